@@ -1,0 +1,5 @@
+// npm run demo
+import { setup } from './setup.mjs';
+
+await setup({ build: true });
+await import('../dist/client/demo.js');
