@@ -1,0 +1,32 @@
+import type { Sql as SqlStatement } from 'sql-template-tag';
+import type { PrismaClient } from '../generated/prisma/client.js';
+
+export type { SqlStatement };
+
+/**
+ * Runs statements written with the `sql` tag of `sql-template-tag`.
+ *
+ * Rows come back with the same JavaScript types on both databases: `int8` as number, `timestamptz` as Date, `bytea` as
+ * Uint8Array, `text[]` as string[]. Statements are prepared once per connection and distinct text.
+ */
+export interface Sql {
+  query<Row>(statement: SqlStatement): Promise<Row[]>;
+}
+
+/**
+ * The one store of all state: PostgreSQL, or the embedded build of it.
+ *
+ * Writes are SQL, through `query` and `transaction`; Prisma serves the reads of GraphQL, the schema and its
+ * migrations. Inside `transaction` use only the `tx` that is handed in: the embedded database has a single connection,
+ * so a statement on the outer one would wait for the transaction that waits for it.
+ */
+export interface Database extends Sql {
+  readonly kind: 'postgres' | 'embedded';
+  readonly prisma: PrismaClient;
+  /**
+   * Commits when `run` resolves, rolls back when it rejects. Read committed. `run` is repeated when the database ended
+   * the transaction to resolve a deadlock, so it must have no effect outside of `tx`.
+   */
+  transaction<T>(run: (tx: Sql) => Promise<T>): Promise<T>;
+  close(): Promise<void>;
+}
