@@ -1,0 +1,69 @@
+import type { Database, Sql } from '../database/database.js';
+import type { Secret } from '../secret.js';
+import { EnvelopeError, inspectEnvelope, openEnvelope, sealEnvelope, type Place, type Sealed } from './envelope.js';
+import { VaultOpenError } from './errors.js';
+import { createKeyring, type KeyringOptions } from './keyring.js';
+import { verifyRootKeys } from './root-key-check.js';
+
+export type { Place, Sealed };
+
+/**
+ * Seals secrets and opens them again: the only code that makes or reads sealed columns.
+ *
+ * Each tenant has a data-encryption key of its own, wrapped by a root key that never enters the database. `sql` is the
+ * caller's database or transaction, so that a key, a row and what is sealed into it commit together. Safe for
+ * concurrent use; unwrapped keys are cached for a bounded time.
+ */
+export interface Vault {
+  /**
+   * Creates the first key of a tenant, or of the system (null), where it has none yet. Call it in the transaction that
+   * makes the tenant.
+   *
+   * @throws {VaultUnavailableError} the key could not be wrapped. Nothing is stored.
+   */
+  createTenantKey(sql: Sql, tenantId: string | null): Promise<void>;
+  /**
+   * @returns the sealed bytes and the version of the tenant key that sealed them.
+   * @throws {VaultUnavailableError} the owner has no key, or it could not be unwrapped.
+   * @throws {RangeError} the secret or the place is not well-formed Unicode, or the place's version is not a u32.
+   */
+  seal(sql: Sql, place: Place, secret: Secret): Promise<{ sealed: Sealed; keyVersion: number }>;
+  /**
+   * @throws {VaultOpenError} the bytes were not sealed for this place with a key of this database, or were changed.
+   * @throws {VaultUnavailableError} the key could not be unwrapped.
+   */
+  open(sql: Sql, place: Place, sealed: Sealed): Promise<Secret>;
+}
+
+/** A vault with what the start of the process needs. */
+export interface VerifiableVault extends Vault {
+  /**
+   * Checks that the given root keys are those of the database; await it before the vault is used. Opens a transaction.
+   *
+   * @throws {RootKeyMismatchError} they are not. The message is fit for the operator's terminal.
+   */
+  verify(database: Pick<Database, 'transaction'>): Promise<void>;
+}
+
+/** The keys stay with `rootKeys` and in this vault's cache; two vaults of one process share nothing. */
+export function createVault(options: KeyringOptions): VerifiableVault {
+  const keyring = createKeyring(options);
+  return {
+    verify: (database) => verifyRootKeys(database, options.rootKeys),
+    createTenantKey: (sql, tenantId) => keyring.create(sql, tenantId),
+    seal: async (sql, place, secret) => {
+      const key = await keyring.active(sql, place.tenantId);
+      return { sealed: sealEnvelope(key, place, secret), keyVersion: key.version };
+    },
+    open: async (sql, place, sealed) => {
+      try {
+        const { keyId, keyVersion } = inspectEnvelope(sealed);
+        const key = await keyring.find(sql, place.tenantId, keyId, keyVersion);
+        if (key !== null) return openEnvelope(key, place, sealed);
+      } catch (error) {
+        if (!(error instanceof EnvelopeError)) throw error;
+      }
+      throw new VaultOpenError();
+    },
+  };
+}
