@@ -1,0 +1,74 @@
+import { bearerOf } from './client.js';
+import type { FaultRoute } from './faults.js';
+import { readAccessToken } from './grants.js';
+import { json, matchPath, type Reply, type SandboxRequest } from './http.js';
+import type { Token } from './model.js';
+import { readUser } from './rest-users.js';
+import type { World } from './world.js';
+
+/** How heavily Zoom weighs a call in its rate limits. @see https://developers.zoom.us/docs/api/rate-limits/ */
+export type RateLabel = 'Light' | 'Medium' | 'Heavy' | 'Resource-intensive';
+
+/** One REST call: adding a call is adding one of these to `ENDPOINTS` (and its name to `FAULT_ROUTES`, if new). */
+export interface RestEndpoint {
+  method: string;
+  /** Below `/v2`, with `{name}` parts. */
+  path: string;
+  /** Name in the ledger and in fault rules. */
+  route: FaultRoute;
+  /** Granular scopes, any of which suffices; the refusal lists these. */
+  scopes: string[];
+  /** Classic scopes that suffice too. */
+  classicScopes: string[];
+  label: RateLabel;
+  handler(world: World, call: { token: Token; params: Record<string, string>; request: SandboxRequest }): Reply;
+}
+
+const ENDPOINTS: RestEndpoint[] = [
+  {
+    method: 'GET',
+    path: '/users/{userId}',
+    route: 'users',
+    scopes: ['user:read:user', 'user:read:user:admin'],
+    classicScopes: ['user:read', 'user:read:admin'],
+    label: 'Light',
+    handler: readUser,
+  },
+];
+
+const invalidToken = (message: string, outcome: string): Reply => json(401, { code: 124, message }, outcome);
+
+function withRateHeaders(reply: Reply, label: RateLabel): Reply {
+  return { ...reply, headers: { ...reply.headers, 'x-ratelimit-category': label, 'x-ratelimit-type': 'QPS' } };
+}
+
+function call(world: World, request: SandboxRequest, endpoint: RestEndpoint, params: Record<string, string>): Reply {
+  if (request.query.has('access_token')) {
+    const text = 'Invalid access token, this access token is not supported as query parameter string.';
+    return invalidToken(text, 'token-in-query');
+  }
+  const bearer = bearerOf(request);
+  const token = bearer === null ? 'invalid' : readAccessToken(world, bearer);
+  if (token === 'invalid') return invalidToken('Invalid access token.', 'invalid-token');
+  if (token === 'expired') return invalidToken('Access token is expired.', 'expired-token');
+  if (![...endpoint.scopes, ...endpoint.classicScopes].some((scope) => token.scopes.includes(scope))) {
+    const message = `Invalid access token, does not contain scopes:[${endpoint.scopes.join(', ')}].`;
+    return json(400, { code: 4711, message }, 'missing-scope');
+  }
+  return withRateHeaders(endpoint.handler(world, { token, params, request }), endpoint.label);
+}
+
+/**
+ * Finds the REST call for a path under `/v2`.
+ *
+ * @returns its ledger name and what performs it; for a path that Zoom does not have, `unknown` and a 404.
+ */
+export function restRoute(request: SandboxRequest): { route: string; perform: (world: World) => Reply } {
+  const path = request.path.slice('/v2'.length);
+  for (const endpoint of ENDPOINTS) {
+    const params = endpoint.method === request.method ? matchPath(endpoint.path, path) : null;
+    if (params !== null) return { route: endpoint.route, perform: (world) => call(world, request, endpoint, params) };
+  }
+  const body = { code: 2300, message: 'This API endpoint is not recognized.' };
+  return { route: 'unknown', perform: () => json(404, body, 'unknown-path') };
+}
