@@ -1,0 +1,237 @@
+import { randomUUID, timingSafeEqual } from 'node:crypto';
+import sql from 'sql-template-tag';
+import type { Sql } from '../database/database.js';
+import { InvalidInputError, LimitExceededError, NotFoundError } from '../errors.js';
+import { authorizationTopic } from '../feed/feed.js';
+import type {
+  AuthorizationFailure,
+  GrantKind,
+  ProviderAppKind,
+  ProviderEnvironment,
+} from '../generated/prisma/enums.js';
+import { Secret } from '../secret.js';
+import { createCodeVerifier, codeChallengeOf } from '../zoom/pkce.js';
+import type { Deps } from './deps.js';
+import { redirectUriOf } from './provider-app.js';
+import { createRandomToken, hashToken } from './random-token.js';
+import { checkReturnAddress } from './return-address.js';
+import { requireExternalId, requireTenant } from './tenant.js';
+
+/** The kind of app whose consent makes a grant of a kind. */
+const APP_KIND: Record<GrantKind, ProviderAppKind> = { INSTALLATION: 'ADMIN_MANAGED', USER_CONNECTION: 'USER_MANAGED' };
+
+export interface BeginInput {
+  grantKind: GrantKind;
+  tenantId: string;
+  userId: string;
+  appId: string | null;
+  returnTo: string | null;
+  allowIdentityChange: boolean;
+}
+
+async function chooseApp(tx: Sql, input: BeginInput): Promise<{ id: string; key: string }> {
+  const path = ['input', 'appId'];
+  const kind = APP_KIND[input.grantKind];
+  if (input.appId !== null) {
+    const [app] = await tx.query<{ id: string; key: string; kind: ProviderAppKind }>(sql`
+      SELECT id, key, kind FROM provider_app WHERE id = ${input.appId}::uuid`);
+    if (app === undefined) throw new NotFoundError('No such provider app exists.');
+    if (app.kind === kind) return app;
+    throw new InvalidInputError(
+      kind === 'ADMIN_MANAGED'
+        ? 'An installation needs an admin-managed app.'
+        : 'A user authorizes a user-managed app.',
+      path,
+    );
+  }
+  const apps = await tx.query<{ id: string; key: string }>(sql`
+    SELECT id, key FROM provider_app WHERE kind = ${kind}::"ProviderAppKind" ORDER BY created_at LIMIT 2`);
+  const [only, second] = apps;
+  if (only === undefined) throw new InvalidInputError(`No app of kind ${kind} is registered.`, path);
+  if (second !== undefined) throw new InvalidInputError('Several apps could serve; name one.', path);
+  return only;
+}
+
+/**
+ * Makes a session for one trip through the provider's consent screen. Nothing is asked of the provider yet.
+ *
+ * @returns its id; the browser begins at `/oauth/start/{id}`.
+ * @throws {LimitExceededError} the tenant has too many open sessions; they close by themselves.
+ */
+export async function beginAuthorizationSession(deps: Deps, input: BeginInput): Promise<string> {
+  requireExternalId(input.userId, ['input', 'userId']);
+  const tenant = await requireTenant(deps.db, input.tenantId);
+  const returnTo = input.returnTo === null ? null : checkReturnAddress(input.returnTo, tenant.allowedOrigins);
+  const app = await chooseApp(deps.db, input);
+  const { maxOpenSessions, sessionSeconds, publicUrl } = deps.settings;
+  const id = randomUUID();
+  const [created] = await deps.db.query(sql`
+    INSERT INTO authorization_session (id, tenant_id, app_id, grant_kind, external_user_id, return_to,
+      allow_identity_change, redirect_uri, status, expires_at)
+    SELECT ${id}::uuid, ${tenant.id}::uuid, ${app.id}::uuid, ${input.grantKind}::"GrantKind", ${input.userId}, ${returnTo},
+      ${input.allowIdentityChange}, ${redirectUriOf(publicUrl, app.key)}, 'PENDING',
+      now() + make_interval(secs => ${sessionSeconds})
+    WHERE (SELECT count(*) FROM authorization_session
+      WHERE tenant_id = ${tenant.id}::uuid AND status = 'PENDING' AND expires_at > now()) < ${maxOpenSessions}
+    RETURNING id`);
+  if (created === undefined) {
+    throw new LimitExceededError('The tenant has too many open authorization sessions.', sessionSeconds);
+  }
+  return id;
+}
+
+/** Where the browser goes from the start page, and the value of the cookie that binds it to the trip. */
+export interface StartedTrip {
+  authorizationUrl: URL;
+  browserToken: Secret;
+  /** How long both are good for. */
+  expiresInSeconds: number;
+}
+
+/**
+ * Sends a browser on its way to the provider: makes the state, the code verifier and the browser's token, and stores
+ * hashes of what comes back and the sealed verifier. Opening the start page again replaces them: the browser that
+ * opened it last is the one that may return.
+ *
+ * @returns null when there is no such session, or it is no longer pending.
+ */
+export async function startTrip(deps: Deps, sessionId: string): Promise<StartedTrip | null> {
+  const [session] = await deps.db.query<{
+    tenantId: string;
+    redirectUri: string;
+    clientId: string;
+    environment: ProviderEnvironment;
+    expiresInSeconds: number;
+  }>(sql`
+    SELECT s.tenant_id AS "tenantId", s.redirect_uri AS "redirectUri", a.client_id AS "clientId", a.environment,
+      ceil(extract(epoch FROM s.expires_at - now()))::int AS "expiresInSeconds"
+    FROM authorization_session s JOIN provider_app a ON a.id = s.app_id
+    WHERE s.id = ${sessionId}::uuid AND s.status = 'PENDING' AND s.expires_at > now()`);
+  if (session === undefined) return null;
+  const state = createRandomToken();
+  const browserToken = createRandomToken();
+  const codeVerifier = createCodeVerifier();
+  const { sealed } = await deps.vault.seal(deps.db, verifierPlace(session.tenantId, sessionId), codeVerifier);
+  const [stored] = await deps.db.query(sql`
+    UPDATE authorization_session SET state_hash = ${hashToken(state.reveal())},
+      browser_hash = ${hashToken(browserToken.reveal())}, sealed_code_verifier = ${sealed}
+    WHERE id = ${sessionId}::uuid AND status = 'PENDING' AND expires_at > now() RETURNING id`);
+  if (stored === undefined) return null;
+  const authorizationUrl = deps.zoom.authorizationUrl({
+    environment: session.environment,
+    clientId: session.clientId,
+    redirectUri: session.redirectUri,
+    state,
+    codeChallenge: codeChallengeOf(codeVerifier),
+  });
+  return { authorizationUrl, browserToken, expiresInSeconds: session.expiresInSeconds };
+}
+
+export const verifierPlace = (tenantId: string, sessionId: string) => ({
+  tenantId,
+  table: 'authorization_session',
+  column: 'sealed_code_verifier',
+  recordId: sessionId,
+  version: 1,
+});
+
+export const codePlace = (tenantId: string, sessionId: string) => ({
+  tenantId,
+  table: 'authorization_session',
+  column: 'sealed_code',
+  recordId: sessionId,
+  version: 1,
+});
+
+/** What the provider's redirect carried, already known to hold no parameter twice. */
+export interface ProviderAnswer {
+  state: string;
+  code: string | null;
+  error: string | null;
+}
+
+/** Where the trip goes on: at `returnTo`, or on a result page that reports to one of the origins. */
+export interface ReturningTrip {
+  sessionId: string;
+  returnTo: string | null;
+  reportTo: readonly string[];
+  outcome: { connectCode: Secret } | { failure: AuthorizationFailure };
+}
+
+export type AnswerRefusal = 'UNKNOWN_STATE' | 'OTHER_BROWSER' | 'MALFORMED';
+
+function failureOf(error: string): AuthorizationFailure {
+  if (error === 'access_denied') return 'DENIED_BY_USER';
+  return error === 'server_error' || error === 'temporarily_unavailable' ? 'PROVIDER_UNAVAILABLE' : 'CODE_REJECTED';
+}
+
+/**
+ * Takes the provider's answer back from the browser: checks state, app and browser, and consumes the session, which
+ * works once. A code is sealed into the session and a connect code made in its place; nothing is redeemed here.
+ *
+ * @param browserToken reads the cookie of a session from the request; null where there is none.
+ * @returns a refusal when the answer does not belong to a pending trip of this browser: then nothing has changed.
+ */
+export async function receiveProviderAnswer(
+  deps: Deps,
+  appKey: string,
+  answer: ProviderAnswer,
+  browserToken: (sessionId: string) => string | null,
+): Promise<ReturningTrip | { refusal: AnswerRefusal }> {
+  const stateHash = hashToken(answer.state);
+  const [session] = await deps.db.query<{
+    id: string;
+    tenantId: string;
+    returnTo: string | null;
+    browserHash: Uint8Array;
+    allowedOrigins: string[];
+  }>(sql`
+    SELECT s.id, s.tenant_id AS "tenantId", s.return_to AS "returnTo", s.browser_hash AS "browserHash",
+      t.allowed_origins AS "allowedOrigins"
+    FROM authorization_session s
+    JOIN provider_app a ON a.id = s.app_id
+    JOIN tenant t ON t.id = s.tenant_id
+    WHERE s.state_hash = ${stateHash} AND a.key = ${appKey} AND s.status = 'PENDING' AND s.expires_at > now()`);
+  if (session === undefined) return { refusal: 'UNKNOWN_STATE' };
+  const token = browserToken(session.id);
+  if (token === null || !timingSafeEqual(hashToken(token), session.browserHash)) return { refusal: 'OTHER_BROWSER' };
+  if (answer.code === null && answer.error === null) return { refusal: 'MALFORMED' };
+
+  const base = { sessionId: session.id, returnTo: session.returnTo, reportTo: session.allowedOrigins };
+  if (answer.error !== null || answer.code === null) {
+    const failure = failureOf(answer.error ?? '');
+    const consumed = await consume(
+      deps.db,
+      session.id,
+      stateHash,
+      sql`
+      status = 'FAILED', failure = ${failure}::"AuthorizationFailure", sealed_code_verifier = NULL`,
+    );
+    if (!consumed) return { refusal: 'UNKNOWN_STATE' };
+    deps.feed.publish(authorizationTopic(session.id));
+    return { ...base, outcome: { failure } };
+  }
+
+  const connectCode = createRandomToken();
+  const code = new Secret(answer.code);
+  const { sealed } = await deps.vault.seal(deps.db, codePlace(session.tenantId, session.id), code);
+  const consumed = await consume(
+    deps.db,
+    session.id,
+    stateHash,
+    sql`
+    status = 'AWAITING_COMPLETION', sealed_code = ${sealed}, connect_code_hash = ${hashToken(connectCode.reveal())},
+    expires_at = least(expires_at, now() + make_interval(secs => ${deps.settings.connectCodeSeconds}))`,
+  );
+  if (!consumed) return { refusal: 'UNKNOWN_STATE' };
+  deps.feed.publish(authorizationTopic(session.id));
+  return { ...base, outcome: { connectCode } };
+}
+
+/** The atomic step that makes a state work once: of several answers with one state, one finds it pending. */
+async function consume(db: Sql, id: string, stateHash: Uint8Array, changes: ReturnType<typeof sql>): Promise<boolean> {
+  const rows = await db.query(sql`
+    UPDATE authorization_session SET ${changes}, state_hash = NULL, browser_hash = NULL
+    WHERE id = ${id}::uuid AND state_hash = ${stateHash} AND status = 'PENDING' AND expires_at > now() RETURNING id`);
+  return rows.length === 1;
+}

@@ -1,0 +1,215 @@
+import sql from 'sql-template-tag';
+import type { Sql } from '../database/database.js';
+import { InvalidInputError, NotFoundError } from '../errors.js';
+import { authorizationTopic, HEALTH_TOPIC } from '../feed/feed.js';
+import type { AuthorizationFailure, GrantKind, ProviderAppKind } from '../generated/prisma/enums.js';
+import type { Sealed } from '../vault/vault.js';
+import {
+  ZoomAccessTokenRejectedError,
+  ZoomClientRejectedError,
+  ZoomError,
+  ZoomGrantInvalidError,
+  ZoomRequestRefusedError,
+  ZoomScopeMissingError,
+} from '../zoom/errors.js';
+import type { TokenSet, ZoomIdentity } from '../zoom/zoom.js';
+import { callAsApp, type AppClient } from './app-secret.js';
+import { codePlace, verifierPlace } from './authorization.js';
+import type { Deps } from './deps.js';
+import { storeGrant, supersedeOthers } from './grant.js';
+import { recordTransitions } from './health-event.js';
+import { closeIncident, openIncident } from './incident.js';
+import { persist } from './persist.js';
+import { hashToken } from './random-token.js';
+import { revokePending } from './revocation.js';
+import { queueRevocation } from './revocation-queue.js';
+
+/** How long storing tokens is tried before they are given up. */
+const STORE_PATIENCE_MS = 20_000;
+
+interface SpentSession extends AppClient {
+  sessionId: string;
+  tenantId: string;
+  appId: string;
+  appKind: ProviderAppKind;
+  requiredScopes: string[];
+  grantKind: GrantKind;
+  externalUserId: string;
+  allowIdentityChange: boolean;
+  redirectUri: string;
+  sealedCode: Sealed;
+  sealedCodeVerifier: Sealed;
+}
+
+/**
+ * Ends a consent trip: shows that the one who began is the one who consented, and only then redeems the code.
+ *
+ * The connect code is spent whatever the outcome. A refusal leaves the session FAILED with its reason; an authorization
+ * code that was not redeemed is dropped, tokens that were obtained and refused are revoked at the provider.
+ *
+ * @param input `userId`: the user who is signed in to the product now, as the server key's holder knows.
+ * @returns the session's id.
+ * @throws {NotFoundError} the connect code is unknown, spent or expired.
+ */
+export async function completeAuthorization(
+  deps: Deps,
+  input: { connectCode: string; userId: string | null },
+): Promise<string> {
+  if (input.userId === null) {
+    throw new InvalidInputError('Name the user who is signed in to your product.', ['input', 'userId']);
+  }
+  const session = await spendConnectCode(deps, input.connectCode);
+  if (session.externalUserId !== input.userId) return fail(deps, session, 'INITIATOR_MISMATCH');
+  const startedAt = performance.now();
+  let tokens: TokenSet;
+  let identity: ZoomIdentity;
+  try {
+    tokens = await redeem(deps, session);
+  } catch (error) {
+    if (error instanceof ZoomClientRejectedError) await openIncident(deps, session.appId);
+    return fail(deps, session, failureOf(error));
+  }
+  try {
+    const { environment } = session;
+    identity = await deps.zoom.currentUser({ environment, apiUrl: tokens.apiUrl, accessToken: tokens.accessToken });
+  } catch (error) {
+    await persist(deps, STORE_PATIENCE_MS, (tx) => queueRevocation(deps, tx, session, withExpiry(deps, tokens)));
+    void revokePending(deps);
+    return fail(deps, session, failureOf(error));
+  }
+  await closeIncident(deps, session.appId);
+  const ageSeconds = (performance.now() - startedAt) / 1_000;
+  return settle(deps, session, { tokens, identity, ageSeconds });
+}
+
+async function spendConnectCode(deps: Deps, connectCode: string): Promise<SpentSession> {
+  const hash = hashToken(connectCode);
+  const [session] = await deps.db.query<SpentSession>(sql`
+    UPDATE authorization_session s SET connect_code_hash = NULL
+    FROM provider_app a
+    WHERE a.id = s.app_id AND s.connect_code_hash = ${hash} AND s.status = 'AWAITING_COMPLETION' AND s.expires_at > now()
+    RETURNING s.id AS "sessionId", s.tenant_id AS "tenantId", s.app_id AS "appId", a.kind AS "appKind",
+      a.required_scopes AS "requiredScopes", s.grant_kind AS "grantKind", s.external_user_id AS "externalUserId",
+      s.allow_identity_change AS "allowIdentityChange", s.redirect_uri AS "redirectUri", s.sealed_code AS "sealedCode",
+      s.sealed_code_verifier AS "sealedCodeVerifier", a.id, a.environment, a.client_id AS "clientId",
+      a.secret_version AS "secretVersion", a.sealed_client_secret AS "sealedClientSecret",
+      CASE WHEN a.former_client_secret_retires_at > now() THEN a.sealed_former_client_secret END
+        AS "sealedFormerClientSecret"`);
+  if (session === undefined) throw new NotFoundError('The connect code is unknown, spent or expired.');
+  return session;
+}
+
+async function redeem(deps: Deps, session: SpentSession): Promise<TokenSet> {
+  const { tenantId, sessionId, redirectUri } = session;
+  const code = await deps.vault.open(deps.db, codePlace(tenantId, sessionId), session.sealedCode);
+  const codeVerifier = await deps.vault.open(deps.db, verifierPlace(tenantId, sessionId), session.sealedCodeVerifier);
+  return callAsApp(deps, session, (client) => deps.zoom.exchangeCode(client, { code, codeVerifier, redirectUri }));
+}
+
+function failureOf(error: unknown): AuthorizationFailure {
+  const refused =
+    error instanceof ZoomGrantInvalidError ||
+    error instanceof ZoomRequestRefusedError ||
+    error instanceof ZoomClientRejectedError ||
+    error instanceof ZoomAccessTokenRejectedError ||
+    error instanceof ZoomScopeMissingError;
+  if (refused) return 'CODE_REJECTED';
+  if (error instanceof ZoomError) return 'PROVIDER_UNAVAILABLE';
+  throw error;
+}
+
+const withExpiry = (deps: Deps, tokens: TokenSet) => ({
+  ...tokens,
+  expiresAt: new Date(deps.clock.now().getTime() + tokens.expiresInSeconds * 1_000),
+});
+
+async function fail(deps: Deps, session: SpentSession, failure: AuthorizationFailure): Promise<string> {
+  await deps.db.query(sql`
+    UPDATE authorization_session SET status = 'FAILED', failure = ${failure}::"AuthorizationFailure", sealed_code = NULL,
+      sealed_code_verifier = NULL
+    WHERE id = ${session.sessionId}::uuid`);
+  deps.feed.publish(authorizationTopic(session.sessionId));
+  deps.log.info('an authorization was not completed', {
+    authorizationSessionId: session.sessionId,
+    tenantId: session.tenantId,
+    reason: failure,
+  });
+  return session.sessionId;
+}
+
+/** Checks whom the tokens speak for and stores or refuses them, in one transaction with the session's outcome. */
+async function settle(
+  deps: Deps,
+  session: SpentSession,
+  granted: { tokens: TokenSet; identity: ZoomIdentity; ageSeconds: number },
+): Promise<string> {
+  const { tenantId, sessionId, appId } = session;
+  const { tokens, identity } = granted;
+  const isInstallation = session.grantKind === 'INSTALLATION';
+  await persist(deps, STORE_PATIENCE_MS, async (tx) => {
+    const [open] = await tx.query(sql`
+      SELECT id FROM authorization_session WHERE id = ${sessionId}::uuid AND status = 'AWAITING_COMPLETION' FOR UPDATE`);
+    // An earlier attempt of ours committed and its answer was lost.
+    if (open === undefined) return;
+    await lockProviderUser(tx, appId, identity.userId);
+    const refusal = isInstallation ? null : await refuseIdentity(tx, session, identity);
+    if (refusal !== null) {
+      // The consent has killed the older tokens of this provider user all the same.
+      await queueRevocation(deps, tx, session, withExpiry(deps, tokens));
+      await recordTransitions(tx, await supersedeOthers(tx, appId, identity.userId, null));
+      await tx.query(sql`
+        UPDATE authorization_session SET status = 'FAILED', failure = ${refusal}::"AuthorizationFailure",
+          sealed_code = NULL, sealed_code_verifier = NULL
+        WHERE id = ${sessionId}::uuid`);
+      return;
+    }
+    const { grantId } = await storeGrant(deps, tx, {
+      kind: session.grantKind,
+      tenantId,
+      app: { id: appId, kind: session.appKind, requiredScopes: session.requiredScopes },
+      subject: isInstallation ? identity.accountId : session.externalUserId,
+      externalUserId: isInstallation ? null : session.externalUserId,
+      ...granted,
+    });
+    await tx.query(sql`
+      UPDATE authorization_session SET status = 'COMPLETED', grant_id = ${grantId}::uuid, sealed_code = NULL,
+        sealed_code_verifier = NULL
+      WHERE id = ${sessionId}::uuid`);
+  });
+  deps.feed.publish(HEALTH_TOPIC);
+  deps.feed.publish(authorizationTopic(sessionId));
+  void revokePending(deps);
+  return sessionId;
+}
+
+/**
+ * Lets completions for one provider user of an app through one by one, until the transaction ends: of two at once each
+ * would otherwise miss the other's grant, which is not committed yet, and both would stay live.
+ */
+async function lockProviderUser(tx: Sql, appId: string, providerUserId: string): Promise<void> {
+  await tx.query(sql`SELECT pg_advisory_xact_lock(hashtextextended(${`${appId}/${providerUserId}`}, 0))::text`);
+}
+
+/**
+ * A user must be in an account where the tenant's app is installed, and stay the same person unless told otherwise.
+ * Installations and connections that were ended do not bind.
+ */
+async function refuseIdentity(
+  tx: Sql,
+  session: SpentSession,
+  identity: ZoomIdentity,
+): Promise<AuthorizationFailure | null> {
+  const installations = await tx.query<{ accountId: string }>(sql`
+    SELECT g.provider_account_id AS "accountId" FROM provider_grant g JOIN provider_app a ON a.id = g.app_id
+    WHERE g.tenant_id = ${session.tenantId}::uuid AND g.kind = 'INSTALLATION' AND g.health_status <> 'REVOKED'
+      AND a.environment = ${session.environment}::"ProviderEnvironment"`);
+  if (installations.length > 0 && !installations.some(({ accountId }) => accountId === identity.accountId)) {
+    return 'ACCOUNT_MISMATCH';
+  }
+  if (session.allowIdentityChange) return null;
+  const [former] = await tx.query<{ userId: string | null }>(sql`
+    SELECT provider_user_id AS "userId" FROM provider_grant
+    WHERE tenant_id = ${session.tenantId}::uuid AND app_id = ${session.appId}::uuid
+      AND subject = ${session.externalUserId} AND health_status <> 'REVOKED'`);
+  return former === undefined || former.userId === identity.userId ? null : 'IDENTITY_CHANGED';
+}

@@ -1,0 +1,162 @@
+import {
+  AmbiguousGrantError,
+  GrantNotFoundError,
+  InvalidInputError,
+  MissingScopesError,
+  ProviderUnavailableError,
+  ReauthorizationRequiredError,
+} from '../errors.js';
+import type { GrantKind, HealthReason } from '../generated/prisma/enums.js';
+import type { Secret } from '../secret.js';
+import type { Deps } from './deps.js';
+import type { Candidate, CandidateReader } from './credential-reader.js';
+import { credentialPlace } from './grant.js';
+import { isLive } from './health.js';
+import type { RefreshOutcome, Refresher } from './refresh.js';
+
+/** Longest a token must stay valid on demand: a little below the life the provider gives it. */
+const MAX_MIN_TTL_SECONDS = 3_000;
+/** A token is renewed to meet `minTtlSeconds` while that leaves this share of its life in which it is not. */
+const REACHABLE_LIFE_SHARE = 0.9;
+/** A token this close to its end is not handed out. */
+const EXPIRY_CUT_SECONDS = 1;
+/** How long a caller waits for a refresh that another process is at. */
+const PATIENCE_MS = 20_000;
+const FIRST_POLL_MS = 25;
+const LONGEST_POLL_MS = 250;
+
+export interface CredentialQuery {
+  tenantId: string;
+  userId: string | null;
+  kind: GrantKind;
+  grantId: string | null;
+  minTtlSeconds: number;
+  requiredScopes: readonly string[];
+}
+
+/** A usable access token and what it may be used for. */
+export interface Credential {
+  grantId: string;
+  accessToken: Secret;
+  expiresAt: Date;
+  scopes: string[];
+  /** Origin of the REST host, without a path. */
+  apiUrl: string;
+  version: number;
+  /** Set when the last refresh did not succeed. */
+  warning: HealthReason | null;
+}
+
+export interface CredentialDeps extends Deps {
+  refresher: Refresher;
+  candidates: CandidateReader;
+}
+
+function checkQuery(query: CredentialQuery): void {
+  const { kind, userId, minTtlSeconds } = query;
+  if (kind === 'USER_CONNECTION' && userId === null) {
+    throw new InvalidInputError('Name the user whose credential is wanted.', ['input', 'userId']);
+  }
+  if (kind === 'INSTALLATION' && userId !== null) {
+    throw new InvalidInputError('An installation belongs to no user; leave userId out.', ['input', 'userId']);
+  }
+  if (minTtlSeconds < 0 || minTtlSeconds > MAX_MIN_TTL_SECONDS) {
+    throw new InvalidInputError(`Give 0 to ${MAX_MIN_TTL_SECONDS} seconds.`, ['input', 'minTtlSeconds']);
+  }
+}
+
+/** The only live grant, else the one that ended last. */
+function choose(candidates: readonly Candidate[]): Candidate {
+  const live = candidates.filter((candidate) => isLive(candidate.healthStatus));
+  if (live.length > 1) throw new AmbiguousGrantError(live.map(({ grantId }) => grantId));
+  const [chosen] = live.length === 1 ? live : candidates;
+  if (chosen === undefined) throw new GrantNotFoundError();
+  return chosen;
+}
+
+/** Whether the token can be handed out at all. */
+const isUsable = (candidate: Candidate) => candidate.version !== null && candidate.ttlSeconds > EXPIRY_CUT_SECONDS;
+
+/**
+ * Whether it stays valid as long as the caller needs. What even a new token would hardly last is not asked of it: one
+ * that the provider makes short-lived would be renewed at every read. Half of its life has to do then.
+ */
+const lastsLongEnough = ({ ttlSeconds, lifeSeconds }: Candidate, minTtlSeconds: number) =>
+  ttlSeconds >= (minTtlSeconds <= lifeSeconds * REACHABLE_LIFE_SHARE ? minTtlSeconds : lifeSeconds / 2);
+
+/** A rotation that was lost does not take the token before it back. */
+const isServed = (candidate: Candidate) =>
+  isLive(candidate.healthStatus) || (candidate.healthReason === 'ROTATION_LOST' && isUsable(candidate));
+
+/**
+ * A valid access token, now. The stored one while it lasts; otherwise it is refreshed, together with everyone else who
+ * asks. A refresh that fails never withholds a token that is still valid: it only adds a warning.
+ *
+ * @throws {GrantNotFoundError} there never was such a grant.
+ * @throws {AmbiguousGrantError} several live ones match.
+ * @throws {ReauthorizationRequiredError} the grant has ended.
+ * @throws {MissingScopesError} it lacks what `requiredScopes` names.
+ * @throws {ProviderUnavailableError} the token has expired and cannot be renewed at the moment.
+ */
+export async function readCredential(deps: CredentialDeps, query: CredentialQuery): Promise<Credential> {
+  checkQuery(query);
+  let candidate = choose(await deps.candidates.find(query));
+  let outcome: RefreshOutcome | null = null;
+  if (
+    isServed(candidate) &&
+    isLive(candidate.healthStatus) &&
+    !(isUsable(candidate) && lastsLongEnough(candidate, query.minTtlSeconds))
+  ) {
+    ({ candidate, outcome } = await renew(deps, query, candidate));
+  }
+  if (!isServed(candidate)) throw new ReauthorizationRequiredError(candidate.grantId, candidate.healthReason);
+  const missing = query.requiredScopes.filter((name) => !candidate.scopes.includes(name));
+  if (missing.length > 0) throw new MissingScopesError(candidate.grantId, missing);
+  if (!isUsable(candidate) || candidate.version === null) throw unavailable(candidate, outcome);
+  const { grantId, tenantId, version } = candidate;
+  const place = credentialPlace({ id: grantId, tenantId }, 'sealed_access_token', version);
+  return {
+    grantId,
+    accessToken: await deps.vault.open(deps.db, place, candidate.sealedAccessToken),
+    expiresAt: candidate.expiresAt,
+    scopes: candidate.scopes,
+    apiUrl: candidate.apiUrl,
+    version,
+    warning: candidate.healthReason === 'ROTATION_LOST' ? 'ROTATION_LOST' : candidate.failureReason,
+  };
+}
+
+function unavailable(candidate: Candidate, outcome: RefreshOutcome | null): ProviderUnavailableError {
+  if (outcome?.kind === 'failed') return new ProviderUnavailableError(outcome.reason, outcome.retryAfterSeconds);
+  return new ProviderUnavailableError(
+    candidate.failureReason ?? 'PROVIDER_UNAVAILABLE',
+    Math.max(1, candidate.retryAfterSeconds ?? 1),
+  );
+}
+
+/** Refreshes, or waits for whoever does, until the row has something new to say. */
+async function renew(
+  deps: CredentialDeps,
+  query: CredentialQuery,
+  seen: Candidate,
+): Promise<{ candidate: Candidate; outcome: RefreshOutcome | null }> {
+  const one = { ...query, grantId: seen.grantId };
+  const deadline = deps.clock.now().getTime() + PATIENCE_MS;
+  let candidate = seen;
+  for (let poll = FIRST_POLL_MS; ; poll = Math.min(poll * 2, LONGEST_POLL_MS)) {
+    if (candidate.version === null) return { candidate, outcome: null };
+    const outcome = await deps.refresher.refresh({ grantId: candidate.grantId, version: candidate.version });
+    const [fresh] = await deps.candidates.find(one);
+    if (fresh === undefined) throw new GrantNotFoundError();
+    const settled =
+      outcome.kind !== 'elsewhere' ||
+      fresh.version !== candidate.version ||
+      !isLive(fresh.healthStatus) ||
+      // Waiting before the next try: nobody is at it.
+      (fresh.retryAfterSeconds ?? 0) > 0;
+    candidate = fresh;
+    // A token that is still good is not held back for one that somebody else is fetching.
+    if (settled || isUsable(fresh) || deps.clock.now().getTime() >= deadline) return { candidate, outcome };
+    await deps.clock.sleep(poll);
+  }
+}

@@ -1,0 +1,37 @@
+import type { Clock } from '../clock.js';
+import type { Database } from '../database/database.js';
+import type { Feed } from '../feed/feed.js';
+import type { Log } from '../log.js';
+import type { Vault } from '../vault/vault.js';
+import type { Zoom } from '../zoom/zoom.js';
+
+/** Limits and durations that an operator may set. */
+export interface DomainSettings {
+  /** Origin that browsers and Zoom reach, without a trailing slash. */
+  publicUrl: string;
+  /** Life of an authorization session. */
+  sessionSeconds: number;
+  /** Life of a connect code. */
+  connectCodeSeconds: number;
+  /** Open authorization sessions that one tenant may have. */
+  maxOpenSessions: number;
+  /** A token is refreshed this long before it expires, at most half of its life. */
+  refreshMarginSeconds: number;
+  /** How long one process may refresh a credential before another may look into it. Above the provider deadline. */
+  leaseSeconds: number;
+  /** How long after a lease ran out the outcome is still awaited before the refresh is tried once more. */
+  doubtSeconds: number;
+  /** Failed refreshes in a row that turn a healthy grant to DEGRADED. */
+  failuresBeforeDegraded: number;
+}
+
+/** What every domain function is given first. */
+export interface Deps {
+  db: Database;
+  vault: Vault;
+  zoom: Zoom;
+  feed: Feed;
+  clock: Clock;
+  log: Log;
+  settings: DomainSettings;
+}

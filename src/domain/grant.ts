@@ -1,0 +1,229 @@
+import { randomUUID } from 'node:crypto';
+import sql from 'sql-template-tag';
+import type { Sql } from '../database/database.js';
+import type { GrantKind, ProviderAppKind } from '../generated/prisma/enums.js';
+import type { Sealed, Vault } from '../vault/vault.js';
+import type { TokenSet, ZoomIdentity } from '../zoom/zoom.js';
+import type { Deps } from './deps.js';
+import { afterSuccess, healthOf, type HealthState } from './health.js';
+import { healthFrom, recordTransitions, type HealthColumns, type Transition } from './health-event.js';
+import { queueRevocation } from './revocation-queue.js';
+import { missingScopes } from './scope.js';
+
+/** The provider's documented idle limit of a refresh token. */
+const REFRESH_TOKEN_DAYS = 90;
+
+export const credentialPlace = (
+  grant: { id: string; tenantId: string },
+  column: 'sealed_access_token' | 'sealed_refresh_token',
+  version: number,
+) => ({ tenantId: grant.tenantId, table: 'credential', column, recordId: grant.id, version });
+
+/** Seals the tokens of one version of a credential. */
+export async function sealTokens(
+  vault: Vault,
+  tx: Sql,
+  grant: { id: string; tenantId: string },
+  version: number,
+  tokens: Pick<TokenSet, 'accessToken' | 'refreshToken'>,
+) {
+  const access = await vault.seal(tx, credentialPlace(grant, 'sealed_access_token', version), tokens.accessToken);
+  const refresh =
+    tokens.refreshToken === null
+      ? null
+      : await vault.seal(tx, credentialPlace(grant, 'sealed_refresh_token', version), tokens.refreshToken);
+  return { access: access.sealed, refresh: refresh?.sealed ?? null, keyVersion: access.keyVersion };
+}
+
+/**
+ * When the scheduler takes a token up: a margin before it expires, at most half of its life, and up to a fifth of the
+ * margin earlier at random, so that tokens issued together are not refreshed together.
+ */
+export function refreshDelaySeconds(lifeSeconds: number, marginSeconds: number, random = Math.random()): number {
+  const margin = Math.min(marginSeconds, lifeSeconds / 2);
+  return Math.max(0, lifeSeconds - margin - random * margin * 0.2);
+}
+
+/** What a completed consent is stored from. */
+export interface GrantToStore {
+  kind: GrantKind;
+  tenantId: string;
+  app: { id: string; kind: ProviderAppKind; requiredScopes: readonly string[] };
+  subject: string;
+  externalUserId: string | null;
+  identity: Pick<ZoomIdentity, 'accountId'> & Partial<ZoomIdentity>;
+  tokens: TokenSet;
+  /** Seconds since the provider was asked for the tokens; their life began then. */
+  ageSeconds: number;
+}
+
+interface GrantRow extends HealthColumns {
+  id: string;
+  tenantId: string;
+}
+
+/**
+ * Stores a grant and its credential, replacing what the same subject had, marks older grants of the same provider user
+ * SUPERSEDED, and records the events. All in the caller's transaction; publish `HEALTH_TOPIC` after it.
+ *
+ * @returns the grant's id, which stays the same when a subject connects again.
+ */
+export async function storeGrant(
+  deps: Pick<Deps, 'vault' | 'settings'>,
+  tx: Sql,
+  input: GrantToStore,
+): Promise<{ grantId: string }> {
+  const { identity, app } = input;
+  // RFC 6749 §5.1: an answer that names no scopes grants what was asked for.
+  const scopes = input.tokens.scopes.length > 0 ? input.tokens.scopes : [...app.requiredScopes];
+  const tokens = { ...input.tokens, scopes };
+  const missing = missingScopes(app.requiredScopes, scopes);
+  const [existing] = await tx.query<GrantRow & { providerUserId: string | null }>(sql`
+    SELECT id, tenant_id AS "tenantId", provider_user_id AS "providerUserId", health_status AS "healthStatus",
+      health_reason AS "healthReason"
+    FROM provider_grant
+    WHERE tenant_id = ${input.tenantId}::uuid AND app_id = ${app.id}::uuid AND subject = ${input.subject} FOR UPDATE`);
+  // The same provider user's former tokens died with the new consent; another user's would live on unseen.
+  if (existing !== undefined && app.kind !== 'SERVER_TO_SERVER' && existing.providerUserId !== identity.userId) {
+    await surrenderTokens(deps, tx, { ...existing, health: healthFrom(existing) });
+  }
+  const next = afterSuccess(healthOf('CONNECTED'), missing);
+  const [row] = await tx.query<{ id: string }>(sql`
+    INSERT INTO provider_grant (id, kind, tenant_id, app_id, subject, external_user_id, provider_account_id,
+      provider_user_id, provider_user_email, provider_user_name, granted_scopes, missing_scopes, health_status,
+      health_reason, health_since, health_checked_at, authorized_at)
+    VALUES (${existing?.id ?? randomUUID()}::uuid, ${input.kind}::"GrantKind", ${input.tenantId}::uuid, ${app.id}::uuid,
+      ${input.subject}, ${input.externalUserId}, ${identity.accountId}, ${identity.userId ?? null},
+      ${identity.email ?? null}, ${identity.displayName ?? null}, ${tokens.scopes}::text[], ${missing}::text[],
+      ${next.status}::"HealthStatus", ${next.reason}::"HealthReason", now(), now(), now())
+    ON CONFLICT (tenant_id, app_id, subject) DO UPDATE SET
+      provider_account_id = excluded.provider_account_id, provider_user_id = excluded.provider_user_id,
+      provider_user_email = excluded.provider_user_email, provider_user_name = excluded.provider_user_name,
+      granted_scopes = excluded.granted_scopes, missing_scopes = excluded.missing_scopes,
+      authorized_at = excluded.authorized_at
+    RETURNING id`);
+  if (row === undefined) throw new Error('The grant was not stored.');
+  const grant = { id: row.id, tenantId: input.tenantId };
+  await storeCredential(deps, tx, grant, tokens, input.ageSeconds);
+
+  const transitions: Transition[] = [
+    {
+      grantId: grant.id,
+      tenantId: grant.tenantId,
+      previous: existing ? healthFrom(existing) : null,
+      next,
+      always: true,
+    },
+  ];
+  if (app.kind !== 'SERVER_TO_SERVER' && identity.userId !== undefined) {
+    transitions.push(...(await supersedeOthers(tx, app.id, identity.userId, grant.id)));
+  }
+  await recordTransitions(tx, transitions);
+  return { grantId: grant.id };
+}
+
+async function storeCredential(
+  deps: Pick<Deps, 'vault' | 'settings'>,
+  tx: Sql,
+  grant: { id: string; tenantId: string },
+  tokens: TokenSet,
+  ageSeconds: number,
+): Promise<void> {
+  // The row is made or locked first, so that the version the seals are bound to is the version that is stored.
+  const [current] = await tx.query<{ version: number }>(sql`
+    SELECT version FROM credential WHERE grant_id = ${grant.id}::uuid FOR UPDATE`);
+  const version = (current?.version ?? 0) + 1;
+  const sealed = await sealTokens(deps.vault, tx, grant, version, tokens);
+  const life = tokens.expiresInSeconds - ageSeconds;
+  const delay = refreshDelaySeconds(life, deps.settings.refreshMarginSeconds);
+  const refreshable = tokens.refreshToken !== null;
+  await tx.query(sql`
+    INSERT INTO credential (grant_id, version, sealed_access_token, sealed_refresh_token, key_version, scopes, api_url,
+      issued_at, expires_at, refresh_expires_at, next_refresh_at, refresh_state, fence, failures)
+    VALUES (${grant.id}::uuid, ${version}, ${sealed.access}, ${sealed.refresh}, ${sealed.keyVersion},
+      ${tokens.scopes}::text[], ${tokens.apiUrl}, now() - make_interval(secs => ${ageSeconds}),
+      now() + make_interval(secs => ${life}),
+      CASE WHEN ${refreshable} THEN now() + make_interval(days => ${REFRESH_TOKEN_DAYS}) END,
+      now() + make_interval(secs => ${delay}), 'IDLE', 1, 0)
+    ON CONFLICT (grant_id) DO UPDATE SET version = excluded.version,
+      sealed_access_token = excluded.sealed_access_token, sealed_refresh_token = excluded.sealed_refresh_token,
+      key_version = excluded.key_version, scopes = excluded.scopes, api_url = excluded.api_url,
+      issued_at = excluded.issued_at, expires_at = excluded.expires_at,
+      refresh_expires_at = excluded.refresh_expires_at, next_refresh_at = excluded.next_refresh_at,
+      refresh_state = 'IDLE', fence = credential.fence + 1, lease_until = NULL, failures = 0, failure_reason = NULL,
+      retry_at = NULL`);
+}
+
+/**
+ * The provider keeps one live grant for each app and user: a new consent kills the tokens of the older ones, whichever
+ * tenant holds them. Their running refreshes are fenced off.
+ *
+ * @param exceptGrantId the grant that holds the new tokens; null when they were not kept.
+ * @see https://developers.zoom.us/docs/integrations/oauth-error-messages/ (4741)
+ */
+export async function supersedeOthers(
+  tx: Sql,
+  appId: string,
+  providerUserId: string,
+  exceptGrantId: string | null,
+): Promise<Transition[]> {
+  const others = await tx.query<GrantRow>(sql`
+    SELECT id, tenant_id AS "tenantId", health_status AS "healthStatus", health_reason AS "healthReason"
+    FROM provider_grant
+    WHERE app_id = ${appId}::uuid AND provider_user_id = ${providerUserId}
+      AND id IS DISTINCT FROM ${exceptGrantId}::uuid AND health_status <> 'REVOKED'
+      AND health_reason <> 'SUPERSEDED'
+    ORDER BY id FOR UPDATE`);
+  for (const { id } of others) await retireCredential(tx, id);
+  return others.map((other) => ({
+    grantId: other.id,
+    tenantId: other.tenantId,
+    previous: healthFrom(other),
+    next: healthOf('SUPERSEDED'),
+  }));
+}
+
+/**
+ * Queues the tokens that a grant holds to be revoked at the provider, in the caller's transaction. Tokens of a
+ * superseded grant are left out: they are dead, and revoking one might end the grant that took its place.
+ */
+export async function surrenderTokens(
+  deps: Pick<Deps, 'vault'>,
+  tx: Sql,
+  grant: { id: string; tenantId: string; health: HealthState },
+): Promise<void> {
+  if (grant.health.reason === 'SUPERSEDED') return;
+  const [credential] = await tx.query<{
+    appId: string;
+    version: number;
+    sealedAccessToken: Sealed;
+    sealedRefreshToken: Sealed | null;
+    expiresAt: Date;
+  }>(sql`
+    SELECT g.app_id AS "appId", c.version, c.sealed_access_token AS "sealedAccessToken",
+      c.sealed_refresh_token AS "sealedRefreshToken", c.expires_at AS "expiresAt"
+    FROM credential c JOIN provider_grant g ON g.id = c.grant_id
+    WHERE c.grant_id = ${grant.id}::uuid FOR UPDATE OF c`);
+  if (credential === undefined) return;
+  const { appId, version, sealedAccessToken, sealedRefreshToken, expiresAt } = credential;
+  const open = (column: Parameters<typeof credentialPlace>[1], sealed: Sealed) =>
+    deps.vault.open(tx, credentialPlace(grant, column, version), sealed);
+  const accessToken = await open('sealed_access_token', sealedAccessToken);
+  const refreshToken = sealedRefreshToken === null ? null : await open('sealed_refresh_token', sealedRefreshToken);
+  await queueRevocation(deps, tx, { tenantId: grant.tenantId, appId }, { accessToken, refreshToken, expiresAt });
+}
+
+/** Ends refreshing of a credential whose tokens are dead at the provider, and fences off one that is under way. */
+export async function retireCredential(tx: Sql, grantId: string): Promise<void> {
+  await tx.query(sql`
+    UPDATE credential SET fence = fence + 1, refresh_state = 'IDLE', lease_until = NULL, next_refresh_at = NULL
+    WHERE grant_id = ${grantId}::uuid`);
+}
+
+/** The health of a grant for update, or undefined where it is gone. */
+export async function lockGrant(tx: Sql, grantId: string): Promise<(GrantRow & { health: HealthState }) | undefined> {
+  const [row] = await tx.query<GrantRow>(sql`
+    SELECT id, tenant_id AS "tenantId", health_status AS "healthStatus", health_reason AS "healthReason"
+    FROM provider_grant WHERE id = ${grantId}::uuid FOR UPDATE`);
+  return row === undefined ? undefined : { ...row, health: healthFrom(row) };
+}

@@ -1,0 +1,48 @@
+import sql from 'sql-template-tag';
+import type { Deps } from './deps.js';
+
+/** While an incident is open, one refresh per interval finds out whether it is over. */
+const PROBE_INTERVAL_SECONDS = 30;
+
+/**
+ * Opens the incident of an app whose own credentials the provider refuses: its refreshes pause, and no grant is marked,
+ * because nothing was said about any grant.
+ */
+export async function openIncident(deps: Pick<Deps, 'db' | 'log'>, appId: string): Promise<void> {
+  const [opened] = await deps.db.query<{ fresh: boolean }>(sql`
+    UPDATE provider_app SET incident_reason = 'APP_REJECTED', incident_since = coalesce(incident_since, now()),
+      incident_retry_at = now() + make_interval(secs => ${PROBE_INTERVAL_SECONDS})
+    WHERE id = ${appId}::uuid RETURNING incident_since = now() AS fresh`);
+  if (opened?.fresh)
+    deps.log.error('Zoom refuses the credentials of a provider app', { appId, reason: 'APP_REJECTED' });
+}
+
+/** The app's credentials were taken again. */
+export async function closeIncident(deps: Pick<Deps, 'db' | 'log'>, appId: string): Promise<void> {
+  const closed = await deps.db.query(sql`
+    UPDATE provider_app SET incident_reason = NULL, incident_since = NULL, incident_retry_at = NULL
+    WHERE id = ${appId}::uuid AND incident_reason IS NOT NULL RETURNING id`);
+  if (closed.length === 0) return;
+  // What waited for the incident is due.
+  await deps.db.query(sql`
+    UPDATE credential SET retry_at = NULL, next_refresh_at = now() FROM provider_grant g
+    WHERE g.id = grant_id AND g.app_id = ${appId}::uuid AND failure_reason = 'APP_REJECTED'`);
+  deps.log.info('Zoom takes the credentials of a provider app again', { appId, reason: 'RECOVERED' });
+}
+
+/**
+ * Whether a refresh of the app may be tried: always without an incident, otherwise for one caller per interval.
+ *
+ * @returns seconds to wait, 0 to go ahead.
+ */
+export async function waitForIncident(deps: Pick<Deps, 'db'>, appId: string): Promise<number> {
+  const [claimed] = await deps.db.query(sql`
+    UPDATE provider_app SET incident_retry_at = now() + make_interval(secs => ${PROBE_INTERVAL_SECONDS})
+    WHERE id = ${appId}::uuid AND incident_reason IS NOT NULL AND incident_retry_at <= now() RETURNING id`);
+  if (claimed !== undefined) return 0;
+  const [app] = await deps.db.query<{ seconds: number | null }>(sql`
+    SELECT CASE WHEN incident_reason IS NOT NULL
+      THEN ceil(extract(epoch FROM incident_retry_at - now()))::int END AS seconds
+    FROM provider_app WHERE id = ${appId}::uuid`);
+  return Math.max(0, app?.seconds ?? 0);
+}
