@@ -1,0 +1,59 @@
+import { GraphQLError } from 'graphql';
+import { MAX_PAGE } from './builder.js';
+import { isUuid } from './node.js';
+
+interface PageArgs {
+  first?: number | null | undefined;
+  last?: number | null | undefined;
+  after?: string | null | undefined;
+  before?: string | null | undefined;
+}
+
+/** Whether an optional argument was given. An empty text was: it is a filter that nothing passes, or a wrong cursor. */
+export const isGiven = <Value>(value: Value | null | undefined): value is Value =>
+  value !== null && value !== undefined;
+
+const refuse = (message: string) => new GraphQLError(message, { extensions: { code: 'BAD_USER_INPUT' } });
+
+/** @throws BAD_USER_INPUT for a page size that is none, or larger than a page may be. */
+export function checkPageSize({ first, last }: PageArgs): void {
+  for (const size of [first, last]) {
+    if (size !== null && size !== undefined && (size < 0 || size > MAX_PAGE)) {
+      throw refuse(`A page has 0 to ${MAX_PAGE} items.`);
+    }
+  }
+}
+
+/** A cursor of the lists that are paged by row. */
+const ROW_CURSOR = /^GPC:S:(.+)$/;
+
+/** @throws BAD_USER_INPUT as `checkPageSize`, and for a cursor that no list has given out. */
+export function checkPage(args: object): void {
+  const page: PageArgs = args;
+  checkPageSize(page);
+  for (const cursor of [page.after, page.before]) {
+    if (cursor === null || cursor === undefined) continue;
+    const id = ROW_CURSOR.exec(Buffer.from(cursor, 'base64').toString('utf8'))?.[1];
+    if (id === undefined || !isUuid(id)) throw refuse('This is not a cursor of this list.');
+  }
+}
+
+/** The count that the Prisma plugin puts on a connection: at hand, or still to be asked for. */
+export function totalCountOf(connection: { totalCount?: number | (() => number | Promise<number>) | undefined }) {
+  const { totalCount } = connection;
+  return typeof totalCount === 'function' ? totalCount() : (totalCount ?? 0);
+}
+
+export const TOTAL_COUNT = 'How many items the whole list has; counted only when asked for.';
+
+const POSITION_CURSOR = /^e(\d{1,15})$/;
+
+/** The cursor of a health event, from its place in the order over all tenants. */
+export const cursorOf = (position: bigint | number): string => Buffer.from(`e${position}`).toString('base64url');
+
+/** @throws BAD_USER_INPUT for a cursor that no event has. */
+export function positionOf(cursor: string): number {
+  const digits = POSITION_CURSOR.exec(Buffer.from(cursor, 'base64url').toString('utf8'))?.[1];
+  if (digits === undefined) throw refuse('This is not the cursor of an event.');
+  return Number(digits);
+}

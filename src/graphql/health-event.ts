@@ -1,0 +1,177 @@
+import { queryFromInfo } from '@pothos/plugin-prisma';
+import type { GraphQLResolveInfo } from 'graphql';
+import { positionEvents } from '../domain/health-event.js';
+import { stoppable } from '../feed/stoppable.js';
+import type { Prisma } from '../generated/prisma/client.js';
+import { builder, DEFAULT_PAGE } from './builder.js';
+import { checkPageSize, cursorOf, isGiven, positionOf } from './connection.js';
+import type { Context } from './context.js';
+import { Grant } from './grant.js';
+import { HealthReason, HealthStatus } from './health.js';
+import { NO_ROW, rowId } from './ids.js';
+
+export const HealthEvent = builder.prismaNode('HealthEvent', {
+  description: "One transition of a connection's health. Kept; delivered at least once, in order per tenant.",
+  id: { field: 'id' },
+  select: { id: true },
+  fields: (t) => ({
+    cursor: t.string({
+      description: 'Pass as `after` to resume a subscription or a list right behind this event.',
+      select: { position: true },
+      resolve: (event) => cursorOf(event.position ?? 0n),
+    }),
+    occurredAt: t.expose('occurredAt', { type: 'DateTime', description: 'When it happened.' }),
+    grant: t.relation('grant', {
+      type: Grant,
+      nullable: true,
+      description: 'The connection; null once its provider app was removed.',
+    }),
+    tenant: t.relation('tenant', { description: 'The tenant.' }),
+    previous: t.expose('previous', {
+      type: HealthStatus,
+      nullable: true,
+      description: 'The status before; null for a new connection.',
+    }),
+    current: t.expose('current', { type: HealthStatus, description: 'The status since.' }),
+    reason: t.expose('reason', { type: HealthReason, description: 'Why.' }),
+  }),
+});
+
+/** The connection type of every list of health events. */
+export const HealthEventConnection = {
+  node: HealthEvent,
+  connection: builder.connectionObject(
+    { type: HealthEvent, name: 'HealthEventConnection', description: 'One page of health events.' },
+    { name: 'HealthEventEdge' },
+  ),
+};
+
+builder.prismaInterfaceFields(Grant, (t) => ({
+  healthEvents: t.connection(
+    {
+      type: HealthEvent,
+      description: 'Its health transitions, oldest first.',
+      resolve: (grant, args, ctx, info) => healthEventPage(ctx, info, args, { grantId: grant.id }),
+    },
+    HealthEventConnection.connection,
+  ),
+}));
+
+interface PageArgs {
+  first?: number | null | undefined;
+  last?: number | null | undefined;
+  after?: string | null | undefined;
+  before?: string | null | undefined;
+}
+
+/** A page of events in the order of their positions, which are also their cursors. */
+export async function healthEventPage(
+  ctx: Context,
+  info: GraphQLResolveInfo,
+  args: PageArgs,
+  where: Prisma.HealthEventWhereInput,
+) {
+  checkPageSize(args);
+  await positionEvents(ctx.db);
+  const backwards = args.first === null || args.first === undefined ? typeof args.last === 'number' : false;
+  const size = (backwards ? args.last : args.first) ?? DEFAULT_PAGE;
+  const position: Prisma.BigIntNullableFilter = {
+    not: null,
+    ...(isGiven(args.after) ? { gt: positionOf(args.after) } : {}),
+    ...(isGiven(args.before) ? { lt: positionOf(args.before) } : {}),
+  };
+  const { select, include } = queryFromInfo({
+    context: ctx,
+    info,
+    path: ['edges', 'node'],
+    typeName: 'HealthEvent',
+  }) as {
+    select?: Prisma.HealthEventSelect;
+    include?: Prisma.HealthEventInclude;
+  };
+  const rows = await ctx.prisma.healthEvent.findMany({
+    ...(select ? { select: { ...select, position: true } } : include ? { include } : {}),
+    where: { ...where, position },
+    orderBy: { position: backwards ? 'desc' : 'asc' },
+    take: size + 1,
+  });
+  const page = rows.slice(0, size);
+  if (backwards) page.reverse();
+  const edges = page.map((node) => ({ cursor: cursorOf(node.position ?? 0n), node }));
+  const more = rows.length > size;
+  return {
+    edges,
+    pageInfo: {
+      hasNextPage: backwards ? Boolean(args.before) : more,
+      hasPreviousPage: backwards ? more : Boolean(args.after),
+      startCursor: edges.at(0)?.cursor ?? null,
+      endCursor: edges.at(-1)?.cursor ?? null,
+    },
+  };
+}
+
+const HealthEventFilter = builder.inputType('HealthEventFilter', {
+  description: 'Which health events a list shows; all conditions must hold.',
+  fields: (t) => ({
+    tenantId: t.string({ description: 'Your identifier of the tenant.' }),
+    grantId: t.id({ description: 'The installation or user connection.' }),
+  }),
+});
+
+builder.queryField('healthEvents', (t) =>
+  t.connection(
+    {
+      type: HealthEvent,
+      description: 'Health transitions of all connections, oldest first.',
+      args: { filter: t.arg({ type: HealthEventFilter, description: 'Only those that match.' }) },
+      resolve: (_root, args, ctx, info) =>
+        healthEventPage(ctx, info, args, {
+          ...(isGiven(args.filter?.tenantId) ? { tenant: { externalId: args.filter.tenantId } } : {}),
+          ...(isGiven(args.filter?.grantId)
+            ? { grantId: rowId(args.filter.grantId, 'Installation', 'UserConnection') ?? NO_ROW }
+            : {}),
+        }),
+    },
+    HealthEventConnection.connection,
+  ),
+);
+
+builder.subscriptionField('healthChanged', (t) =>
+  t.prismaField({
+    type: HealthEvent,
+    nullable: true,
+    description:
+      'Health transitions, from now on or, with `after`, from right behind that event: nothing is skipped and nothing out of order per tenant.',
+    args: {
+      tenantId: t.arg.string({ description: 'Only those of this tenant, by your identifier.' }),
+      grantId: t.arg.id({ description: 'Only those of this installation or user connection.' }),
+      after: t.arg.string({ description: 'The cursor of the last event that was seen.' }),
+    },
+    subscribe: (_root, args, ctx) => stoppable((signal) => subscribeToHealth(ctx, args, signal)),
+    resolve: (query, event, _args, ctx) =>
+      ctx.prisma.healthEvent.findUnique({ ...query, where: { id: (event as { id: string }).id } }),
+  }),
+);
+
+async function* subscribeToHealth(
+  ctx: Context,
+  args: {
+    tenantId?: string | null | undefined;
+    grantId?: string | null | undefined;
+    after?: string | null | undefined;
+  },
+  signal: AbortSignal,
+) {
+  const after = isGiven(args.after) ? positionOf(args.after) : null;
+  const grantId = isGiven(args.grantId) ? (rowId(args.grantId, 'Installation', 'UserConnection') ?? NO_ROW) : null;
+  const tenant = isGiven(args.tenantId)
+    ? await ctx.prisma.tenant.findUnique({ where: { externalId: args.tenantId }, select: { id: true } })
+    : null;
+  const tenantId = isGiven(args.tenantId) ? (tenant?.id ?? NO_ROW) : null;
+  yield* ctx.healthEvents.subscribe({
+    after,
+    matches: (event) =>
+      (tenantId === null || event.tenantId === tenantId) && (grantId === null || event.grantId === grantId),
+    signal,
+  });
+}

@@ -1,0 +1,17 @@
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+
+/** Types whose ids are rows; a scope's id is its name. */
+const ROW_TYPES: ReadonlySet<string> = new Set([
+  'Tenant',
+  'ProviderApp',
+  'Installation',
+  'UserConnection',
+  'HealthEvent',
+  'AuthorizationSession',
+]);
+
+export const isUuid = (value: string): boolean => UUID.test(value);
+
+/** Whether an id has the form of one that could exist, so that it may be looked up. */
+export const isKnownNode = (typename: string, id: string): boolean =>
+  ROW_TYPES.has(typename) ? isUuid(id) : typename === 'Scope' && id !== '';

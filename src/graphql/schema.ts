@@ -1,0 +1,14 @@
+import './errors.js';
+import './scope.js';
+import './provider-app.js';
+import './tenant.js';
+import './installation.js';
+import './user-connection.js';
+import './authorization-session.js';
+import './health-event.js';
+import './credential.js';
+import './viewer.js';
+import { builder } from './builder.js';
+
+/** The public schema, built once from the noun modules. */
+export const schema = builder.toSchema();
