@@ -1,0 +1,111 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Duplex } from 'node:stream';
+import sql from 'sql-template-tag';
+import type { GraphQLDeps } from './graphql/context.js';
+import type { Authenticate } from './http/authenticate.js';
+import { createEngine, GRAPHQL_PATH } from './http/engine.js';
+import { createGraphQLHandler } from './http/graphql.js';
+import { createCallbackHandler, createStartHandler } from './http/oauth.js';
+import { unavailablePage } from './http/pages.js';
+import { methodNotAllowed, notFound, respond, respondJson } from './http/respond.js';
+import { createWebSocketHandler } from './http/websocket.js';
+import { createZoomWebhookHandler } from './http/zoom-webhook.js';
+
+export interface App {
+  handle(req: IncomingMessage, res: ServerResponse): void;
+  upgrade(req: IncomingMessage, socket: Duplex, head: Buffer): void;
+  /** From here on `/readyz` says no. */
+  drain(): void;
+  /** Ends the streams. */
+  close(): Promise<void>;
+}
+
+type Handler = (req: IncomingMessage, res: ServerResponse, segment: string, query: URLSearchParams) => Promise<void>;
+
+export interface AppOptions {
+  deps: GraphQLDeps;
+  authenticate: Authenticate;
+  development: boolean;
+  /** Whether anything but the health paths is served. */
+  api: boolean;
+}
+
+/** Routes exact paths; whatever is none of them is 404. */
+export function createApp({ deps, authenticate, development, api }: AppOptions): App {
+  const { log } = deps;
+  const engine = createEngine(deps, { development });
+  const graphql = createGraphQLHandler({ engine, authenticate, log, graphiql: development });
+  const webSocket = createWebSocketHandler({ engine, authenticate, log });
+  let draining = false;
+
+  const ready: Handler = async (_req, res) => {
+    const isReady = !draining && (await isWritable());
+    respondJson(res, isReady ? 200 : 503, { ready: isReady });
+  };
+
+  async function isWritable(): Promise<boolean> {
+    try {
+      const [row] = await deps.db.query<{ readOnly: string }>(sql`
+        SELECT current_setting('transaction_read_only') AS "readOnly"`);
+      return row?.readOnly === 'off';
+    } catch {
+      // Not reachable is not ready; whoever asks wants nothing more.
+      return false;
+    }
+  }
+
+  /** What serves a path, or all paths of one more segment where it ends with a slash. */
+  const routes: Record<string, { method: string; handler: Handler }> = {
+    ...(api && {
+      '/oauth/start/': { method: 'GET', handler: createStartHandler(deps) },
+      '/oauth/callback/': { method: 'GET', handler: createCallbackHandler(deps) },
+      '/webhooks/zoom/': { method: 'POST', handler: createZoomWebhookHandler(deps) },
+    }),
+    '/livez': { method: 'GET', handler: async (_req, res) => respondJson(res, 200, { live: true }) },
+    '/readyz': { method: 'GET', handler: ready },
+  };
+
+  async function route(req: IncomingMessage, res: ServerResponse): Promise<void> {
+    const [path, search] = splitUrl(req.url ?? '/');
+    if (api && path === GRAPHQL_PATH) return graphql(req, res);
+    const slash = path.lastIndexOf('/') + 1;
+    const segment = path.slice(slash);
+    const found = segment === '' ? undefined : (routes[path] ?? routes[path.slice(0, slash)]);
+    if (found === undefined || !/^[A-Za-z0-9_-]+$/.test(segment)) return notFound(res);
+    if (req.method !== found.method) return methodNotAllowed(res, found.method);
+    return found.handler(req, res, segment, new URLSearchParams(search));
+  }
+
+  return {
+    handle: (req, res) => {
+      route(req, res).catch((error: unknown) => {
+        log.error('a request failed', {}, error);
+        if (res.headersSent) return res.destroy();
+        if (req.url?.startsWith('/oauth/')) {
+          const { html, csp } = unavailablePage();
+          return respond(
+            res,
+            503,
+            { type: 'text/html; charset=utf-8', text: html },
+            { 'content-security-policy': csp },
+          );
+        }
+        return respondJson(res, 500, { error: 'Unexpected error.' });
+      });
+    },
+    upgrade: (req, socket, head) => {
+      const [path] = splitUrl(req.url ?? '/');
+      if (api && path === GRAPHQL_PATH && !draining) return webSocket.upgrade(req, socket, head);
+      socket.end('HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n');
+    },
+    drain: () => {
+      draining = true;
+    },
+    close: () => webSocket.close(),
+  };
+}
+
+function splitUrl(url: string): [string, string] {
+  const at = url.indexOf('?');
+  return at === -1 ? [url, ''] : [url.slice(0, at), url.slice(at + 1)];
+}

@@ -1,0 +1,163 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import type { ExecutionResult } from 'graphql';
+import type { Log } from '../log.js';
+import { REFUSALS, type Authenticate, type Refusal } from './authenticate.js';
+import type { Engine, RequestContext } from './engine.js';
+import { BASE_HEADERS, methodNotAllowed, readBody, respondJson } from './respond.js';
+import { createSingleOperationRunner, type SingleOperation } from './single-operation.js';
+
+const MAX_BODY_BYTES = 102_400;
+
+export function respondRefusal(res: ServerResponse, refusal: Refusal): void {
+  const { status, message } = REFUSALS[refusal];
+  const headers: Record<string, string> = status === 401 ? { 'www-authenticate': 'Bearer' } : {};
+  respondJson(res, status, { errors: [{ message, extensions: { code: refusal } }] }, headers);
+}
+
+const respondError = (res: ServerResponse, status: number, message: string, code: string): void =>
+  respondJson(
+    res,
+    status,
+    { errors: [{ message, extensions: { code } }] },
+    status === 413 ? { connection: 'close' } : {},
+  );
+
+/**
+ * Answers /graphql over HTTP.
+ *
+ * There are two doors to the engine. Most requests are a POST of one well-formed query or mutation: those are run
+ * directly. Everything else (subscriptions, GET, GraphiQL, anything malformed) takes the way through the engine's own
+ * HTTP layer, which negotiates, streams, and words the errors. Parsing, validation, limits, context and masking are
+ * the engine's on both ways.
+ */
+export function createGraphQLHandler(options: {
+  engine: Engine;
+  authenticate: Authenticate;
+  log: Log;
+  graphiql: boolean;
+}) {
+  const { engine, authenticate, log, graphiql } = options;
+  const runSingle = createSingleOperationRunner(engine);
+
+  return async function handle(req: IncomingMessage, res: ServerResponse): Promise<void> {
+    const { method, headers } = req;
+    if (graphiql && method === 'GET' && asksForPage(headers.accept)) {
+      // The page holds nothing; what it asks for later is authenticated.
+      return viaEngine(req, res, null, { principal: nobody });
+    }
+    const authentication = authenticate(headers.authorization, headers);
+    if ('refusal' in authentication) {
+      if (authentication.refusal !== 'UNAUTHENTICATED')
+        log.warn('a caller was refused', { code: authentication.refusal });
+      return respondRefusal(res, authentication.refusal);
+    }
+    const context = { principal: authentication.principal };
+    if (method !== 'GET' && method !== 'POST') return methodNotAllowed(res, 'GET, POST');
+    if (method === 'GET') return viaEngine(req, res, null, context);
+    if (!isJson(headers['content-type'])) {
+      return respondError(res, 415, 'Send the operation as application/json.', 'UNSUPPORTED_MEDIA_TYPE');
+    }
+    const body = await readBody(req, MAX_BODY_BYTES);
+    if (body === null) {
+      return respondError(res, 413, `A request may have ${MAX_BODY_BYTES} bytes.`, 'PAYLOAD_TOO_LARGE');
+    }
+    const mediaType = plainAnswerType(headers.accept);
+    const operation = mediaType === null ? null : readOperation(body);
+    if (mediaType === null || operation === null) return viaEngine(req, res, body, context);
+    const result = await runSingle(operation, context);
+    if (result === null) return viaEngine(req, res, body, context);
+    return respondResult(res, result, mediaType);
+  };
+
+  async function viaEngine(
+    req: IncomingMessage,
+    res: ServerResponse,
+    body: Buffer | null,
+    context: RequestContext,
+  ): Promise<void> {
+    const gone = new AbortController();
+    res.once('close', () => gone.abort());
+    const { method = 'GET', url = '/' } = req;
+    const request = new Request(`http://localhost${url}`, {
+      method,
+      headers: Object.entries(req.headers).flatMap(([name, value]) =>
+        value === undefined ? [] : [[name, Array.isArray(value) ? value.join(', ') : value] as [string, string]],
+      ),
+      ...(body === null ? {} : { body: new Uint8Array(body) }),
+      signal: gone.signal,
+    });
+    const response = await engine.yoga.fetch(request, context as never);
+    res.writeHead(response.status, { ...BASE_HEADERS, ...Object.fromEntries(response.headers) });
+    if (response.body === null) {
+      res.end();
+      return;
+    }
+    try {
+      await pipeline(Readable.fromWeb(response.body as never), res);
+    } catch (error) {
+      // The client went away in the middle of a stream, which is how streams end.
+      if (!gone.signal.aborted) throw error;
+    }
+  }
+}
+
+/** Who asks for the GraphiQL page; may not do anything. */
+const nobody: RequestContext['principal'] = {
+  kind: 'SERVER_KEY',
+  permissions: [],
+  tenantId: null,
+  externalUserId: null,
+  expiresAt: null,
+};
+
+const asksForPage = (accept: string | undefined): boolean =>
+  accept !== undefined && accept.includes('text/html') && !accept.includes('application/json');
+
+const isJson = (contentType: string | undefined): boolean =>
+  contentType !== undefined && /^application\/json *(;|$)/i.test(contentType);
+
+const MEDIA_TYPES: Record<string, string> = {
+  'application/json': 'application/json; charset=utf-8',
+  'application/graphql-response+json': 'application/graphql-response+json; charset=utf-8',
+};
+
+/** The answer's media type where the request leaves no choice; null where it has to be negotiated. */
+function plainAnswerType(accept: string | undefined): string | null {
+  if (accept === undefined || accept === '*/*') return MEDIA_TYPES['application/json'] ?? null;
+  return MEDIA_TYPES[accept] ?? null;
+}
+
+const isRecord = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+
+function readOperation(body: Buffer): SingleOperation | null {
+  let params: unknown;
+  try {
+    params = JSON.parse(body.toString('utf8'));
+  } catch {
+    // Read again on the other way, which answers the error.
+    return null;
+  }
+  if (!isRecord(params) || Object.hasOwn(params, 'extensions')) return null;
+  const { query, variables, operationName } = params;
+  if (typeof query !== 'string') return null;
+  const plainVariables = variables === undefined || variables === null || isRecord(variables);
+  const plainName = operationName === undefined || operationName === null || typeof operationName === 'string';
+  if (!plainVariables || !plainName) return null;
+  return { query, variables: variables ?? undefined, operationName: operationName ?? undefined };
+}
+
+/** @see https://graphql.github.io/graphql-over-http/draft/#sec-Status-Codes */
+function respondResult(res: ServerResponse, result: ExecutionResult, mediaType: string): void {
+  // Without data the request itself was wrong; application/json tells that in the body alone.
+  const status = result.data === undefined && !mediaType.startsWith('application/json') ? 400 : 200;
+  const text = JSON.stringify(result);
+  res.writeHead(status, {
+    'content-type': mediaType,
+    'content-length': Buffer.byteLength(text),
+    ...BASE_HEADERS,
+  });
+  res.end(text);
+}

@@ -1,0 +1,114 @@
+import type { IncomingMessage } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { GRAPHQL_TRANSPORT_WS_PROTOCOL } from 'graphql-ws';
+import { useServer } from 'graphql-ws/use/ws';
+import { WebSocketServer } from 'ws';
+import {
+  type DocumentNode,
+  type ExecutionArgs,
+  type FormattedExecutionResult,
+  type GraphQLError,
+  type GraphQLFormattedError,
+} from 'graphql';
+import type { Principal } from '../graphql/context.js';
+import type { Log } from '../log.js';
+import type { Authenticate } from './authenticate.js';
+import type { Engine } from './engine.js';
+
+const MAX_MESSAGE_BYTES = 102_400;
+const INIT_TIMEOUT_MS = 3_000;
+
+interface Extra extends Record<PropertyKey, unknown> {
+  request: IncomingMessage;
+  principal?: Principal;
+}
+
+/**
+ * Serves operations over WebSocket with the `graphql-transport-ws` protocol. The caller authenticates with
+ * `connection_init`, by `payload.authorization`; whoever is refused is told by close code 4403.
+ *
+ * @see https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md
+ */
+export function createWebSocketHandler(options: { engine: Engine; authenticate: Authenticate; log: Log }) {
+  const { engine, authenticate, log } = options;
+  const server = new WebSocketServer({
+    noServer: true,
+    maxPayload: MAX_MESSAGE_BYTES,
+    handleProtocols: (protocols) =>
+      protocols.has(GRAPHQL_TRANSPORT_WS_PROTOCOL) ? GRAPHQL_TRANSPORT_WS_PROTOCOL : false,
+  });
+  const cleanup = useServer<{ authorization?: unknown }, Extra>(
+    {
+      connectionInitWaitTimeout: INIT_TIMEOUT_MS,
+      // Unexpected errors close a socket without their text, whatever NODE_ENV says.
+      isProd: true,
+      onConnect: ({ connectionParams, extra }) => {
+        const authorization = connectionParams?.authorization;
+        const authentication = authenticate(
+          typeof authorization === 'string' ? authorization : undefined,
+          extra.request.headers,
+        );
+        if ('refusal' in authentication) {
+          log.warn('a WebSocket was refused', { code: authentication.refusal });
+          return false;
+        }
+        extra.principal = authentication.principal;
+        return true;
+      },
+      execute: (args) => (args as EnvelopedArgs).rootValue.execute(args),
+      subscribe: (args) => (args as EnvelopedArgs).rootValue.subscribe(args),
+      onSubscribe: async ({ extra }, _id, { query, variables, operationName }) => {
+        const { schema, execute, subscribe, contextFactory, parse, validate } = engine.yoga.getEnveloped({
+          req: extra.request,
+          principal: extra.principal,
+        } as never);
+        let document: DocumentNode;
+        try {
+          document = parse(query) as DocumentNode;
+          const errors = validate(schema, document);
+          if (errors.length > 0) return errors;
+        } catch (error) {
+          // Concerns this operation alone; thrown on, it would close the socket and end the others.
+          return [engine.mask(error) as GraphQLError];
+        }
+        return {
+          schema,
+          operationName,
+          document,
+          variableValues: variables,
+          contextValue: await contextFactory(),
+          // The functions of this very operation, as the two hooks above find them.
+          rootValue: { execute, subscribe },
+        };
+      },
+      onNext: (_ctx, _id, _payload, _args, { errors, ...result }) =>
+        errors === undefined ? undefined : ({ ...result, errors: errors.map(formatError) } as FormattedExecutionResult),
+      onError: (_ctx, _id, _payload, errors) => {
+        log.debug('a WebSocket operation failed', { count: errors.length });
+        return errors.map(formatError);
+      },
+    },
+    server,
+  );
+
+  return {
+    upgrade: (req: IncomingMessage, socket: Duplex, head: Buffer): void => {
+      socket.on('error', () => socket.destroy());
+      server.handleUpgrade(req, socket, head, (ws) => server.emit('connection', ws, req));
+    },
+    /** Closes every socket with 1001, which clients take as a reason to reconnect. */
+    close: async (): Promise<void> => {
+      await cleanup.dispose();
+    },
+  };
+}
+
+/** As the other transports write an error: what is said to the HTTP layer stays here. */
+function formatError(error: GraphQLError): GraphQLFormattedError {
+  const { http: _http, ...extensions } = error.extensions;
+  return { ...error.toJSON(), extensions };
+}
+
+interface EnvelopedArgs extends ExecutionArgs {
+  rootValue: { execute: (args: unknown) => never; subscribe: (args: unknown) => never };
+}

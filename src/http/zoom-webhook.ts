@@ -1,0 +1,41 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Deps } from '../domain/deps.js';
+import { receiveWebhook } from '../domain/webhook.js';
+import { notFound, readBody, respond, respondJson } from './respond.js';
+
+/** Zoom's largest events are a few kilobytes. */
+const MAX_BODY_BYTES = 1_048_576;
+
+/**
+ * POST /webhooks/zoom/{appKey}. 200 once the event is stored, 401 without a right signature, 404 for an unknown app,
+ * 503 when the database is away, so that the provider delivers again.
+ */
+export function createZoomWebhookHandler(deps: Deps) {
+  return async (req: IncomingMessage, res: ServerResponse, appKey: string): Promise<void> => {
+    const rawBody = await readBody(req, MAX_BODY_BYTES);
+    if (rawBody === null) return respondJson(res, 413, { error: 'Too large.' }, { connection: 'close' });
+    try {
+      const answer = await receiveWebhook(deps, {
+        appKey,
+        rawBody,
+        signature: req.headers['x-zm-signature'],
+        timestamp: req.headers['x-zm-request-timestamp'],
+      });
+      switch (answer.kind) {
+        case 'unknown-app':
+          return notFound(res);
+        case 'not-signed':
+          return respondJson(res, 401, { error: 'The signature is not right.' });
+        case 'malformed-validation':
+          return respondJson(res, 400, { error: 'The token is not one that can be answered.' });
+        case 'validation':
+          return respondJson(res, 200, answer.answer);
+        case 'accepted':
+          return respond(res, 200, null, { 'content-length': '0' });
+      }
+    } catch (error) {
+      deps.log.error('a webhook could not be stored', { route: 'webhook' }, error);
+      return respondJson(res, 503, { error: 'Try again later.' }, { 'retry-after': '60' });
+    }
+  };
+}
