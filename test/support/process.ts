@@ -1,0 +1,91 @@
+import { spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { afterAll, expect } from 'vitest';
+import type { Database } from '../../src/database/database.js';
+import type { Sandbox } from '../../src/sandbox/sandbox.js';
+import { TEST_ADMIN_KEY, type Answer, type TestServer } from './server.js';
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+
+const running = new Set<() => Promise<void>>();
+
+// Once for the file that uses this module: a hook that is registered within a test would never run.
+afterAll(() => Promise.all([...running].map((end) => end())));
+
+/** A server in a process of its own. */
+export interface ServerProcess {
+  /** Everything it wrote so far. */
+  output(): string;
+  /** Where it listens; rejects if it ends before it does. */
+  listening: Promise<string>;
+  exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
+  kill(signal: NodeJS.Signals): void;
+}
+
+/**
+ * Starts the built server (`npm run test:run` builds it) with these settings and nothing of this process's environment. What is left running is killed
+ * when the test file ends.
+ */
+export function spawnServer(settings: Record<string, string>): ServerProcess {
+  const child = spawn(process.execPath, ['dist/main.js'], {
+    cwd: ROOT,
+    env: { PATH: process.env['PATH'], HOME: process.env['HOME'], LATCHKEY_LOG_LEVEL: 'info', PORT: '0', ...settings },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let output = '';
+  const exited: ServerProcess['exited'] = new Promise((resolve) =>
+    child.once('close', (code, signal) => resolve({ code, signal })),
+  );
+  const listening = new Promise<string>((resolve, reject) => {
+    const read = (chunk: Buffer) => {
+      output += chunk.toString('utf8');
+      const url = /"url":"([^"]+)".*"msg":"listening"/.exec(output)?.[1];
+      if (url !== undefined) resolve(url);
+    };
+    child.stdout.on('data', read);
+    child.stderr.on('data', read);
+    void exited.then(({ code, signal }) => reject(new Error(`The server ended (${code ?? signal}):\n${output}`)));
+  });
+  // Whoever waits for it hears of it; a test that expects the end does not wait.
+  listening.catch(() => undefined);
+  running.add(async () => {
+    child.kill('SIGKILL');
+    await exited;
+  });
+  return { output: () => output, listening, exited, kill: (signal) => void child.kill(signal) };
+}
+
+/** How the story is played with a server in another process. */
+export async function clientOf(
+  server: ServerProcess,
+  { sandbox, db }: { sandbox: Sandbox; db: Database },
+): Promise<TestServer> {
+  const url = await server.listening;
+  const graphql: TestServer['graphql'] = async (query, variables, headers = {}) => {
+    const response = await fetch(`${url}/graphql`, {
+      method: 'POST',
+      headers: {
+        'content-type': 'application/json',
+        authorization: `Bearer ${TEST_ADMIN_KEY}`,
+        ...headers,
+      },
+      body: JSON.stringify({ query, variables }),
+    });
+    const body = (await response.json()) as Pick<Answer, 'data' | 'errors'>;
+    return { status: response.status, headers: response.headers, data: body.data, errors: body.errors };
+  };
+  return {
+    url,
+    adminKey: TEST_ADMIN_KEY,
+    sandbox,
+    db,
+    graphql,
+    data: async (query, variables) => {
+      const { data, errors } = await graphql(query, variables);
+      expect(errors).toBeUndefined();
+      return data;
+    },
+    logs: [],
+    close: async () => server.kill('SIGTERM'),
+  };
+}

@@ -1,0 +1,52 @@
+import { createRequire } from 'node:module';
+import { defineConfig } from 'vitest/config';
+
+const everywhere = process.env['CI'] === 'true' ? ['test/*.test.ts'] : [];
+
+/** Tests that open no database: once is enough. */
+const withoutDatabase = [
+  'config',
+  'folder-lock',
+  'health',
+  'sandbox',
+  'schema',
+  'vault-envelope',
+  'vault-root-key',
+  'zoom-*',
+].map((name) => `test/${name}.test.ts`);
+
+// graphql ships an ES and a CommonJS build without an exports map: sources and dependencies must get the same one.
+const alias = [{ find: /^graphql$/, replacement: createRequire(import.meta.url).resolve('graphql') }];
+const root = new URL('..', import.meta.url).pathname;
+const shared = { testTimeout: 20_000, hookTimeout: 60_000, sequence: { hooks: 'stack' as const } };
+
+/**
+ * Two projects: `embedded` runs what needs one process on the embedded database; `postgres` runs, on a real server,
+ * whatever races or needs several processes (`test/postgres/`), and in CI everything.
+ */
+export default defineConfig({
+  root,
+  resolve: { alias },
+  test: {
+    globalSetup: 'test/support/setup.ts',
+    maxWorkers: 2,
+    projects: [
+      {
+        root,
+        resolve: { alias },
+        test: { ...shared, name: 'embedded', include: ['test/*.test.ts'], env: { LATCHKEY_TEST_DATABASE: 'embedded' } },
+      },
+      {
+        root,
+        resolve: { alias },
+        test: {
+          ...shared,
+          name: 'postgres',
+          include: ['test/postgres/*.test.ts', ...everywhere],
+          exclude: withoutDatabase,
+          env: { LATCHKEY_TEST_DATABASE: 'postgres' },
+        },
+      },
+    ],
+  },
+});
