@@ -116,9 +116,35 @@ test('a refresh that fails does not withhold a token that is still valid', async
   expect(answer.warning).toBe('PROVIDER_UNAVAILABLE');
 });
 
+test('a database that takes no writes does not withhold a token that is still valid', async () => {
+  const connection = await connectUser(server);
+  const before = await read(server, connection);
+  await age(server, 30, connection);
+  await server.db.query(sql`
+    CREATE FUNCTION refuse_write() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''read only''; END'`);
+  await server.db.query(sql`
+    CREATE TRIGGER refuse_write BEFORE UPDATE ON credential FOR EACH ROW EXECUTE FUNCTION refuse_write()`);
+  try {
+    expect(await read(server, connection)).toMatchObject({ accessToken: before.accessToken, version: 1 });
+  } finally {
+    await server.db.query(sql`DROP TRIGGER refuse_write ON credential`);
+    await server.db.query(sql`DROP FUNCTION refuse_write`);
+  }
+  expect(calls(server, connection)).toEqual([]);
+  expect(await read(server, connection)).toMatchObject({ version: 2, warning: null });
+});
+
+test('an installation is found also by a caller who names the user it asks for', async () => {
+  const app = await registerApp(server, 'ADMIN_MANAGED');
+  const tenantId = await createTenant(server);
+  const admin = sandboxUser(server, 'Admin');
+  await connect(server, 'beginInstallation', { tenantId, userId: 'admin_1', appId: app.id }, admin.id);
+  const answer = await credential(server, { tenantId, credentialFor: 'INSTALLATION', userId: 'user_1' });
+  expect(answer.__typename).toBe('Credential');
+});
+
 test.each([
   [{ credentialFor: 'USER' }, 'userId'],
-  [{ credentialFor: 'INSTALLATION', userId: 'user_1' }, 'userId'],
   [{ credentialFor: 'USER', userId: 'user_1', minTtlSeconds: -1 }, 'minTtlSeconds'],
   [{ credentialFor: 'USER', userId: 'user_1', minTtlSeconds: 3_001 }, 'minTtlSeconds'],
 ])('%j is no question that has an answer', async (input, field) => {

@@ -57,9 +57,6 @@ function checkQuery(query: CredentialQuery): void {
   if (kind === 'USER_CONNECTION' && userId === null) {
     throw new InvalidInputError('Name the user whose credential is wanted.', ['input', 'userId']);
   }
-  if (kind === 'INSTALLATION' && userId !== null) {
-    throw new InvalidInputError('An installation belongs to no user; leave userId out.', ['input', 'userId']);
-  }
   if (minTtlSeconds < 0 || minTtlSeconds > MAX_MIN_TTL_SECONDS) {
     throw new InvalidInputError(`Give 0 to ${MAX_MIN_TTL_SECONDS} seconds.`, ['input', 'minTtlSeconds']);
   }
@@ -122,7 +119,7 @@ export async function readCredential(deps: CredentialDeps, query: CredentialQuer
     scopes: candidate.scopes,
     apiUrl: candidate.apiUrl,
     version,
-    warning: candidate.healthReason === 'ROTATION_LOST' ? 'ROTATION_LOST' : candidate.failureReason,
+    warning: candidate.healthReason === 'ROTATION_LOST' ? 'ROTATION_LOST' : warningOf(candidate, outcome),
   };
 }
 
@@ -132,6 +129,19 @@ function unavailable(candidate: Candidate, outcome: RefreshOutcome | null): Prov
     candidate.failureReason ?? 'PROVIDER_UNAVAILABLE',
     Math.max(1, candidate.retryAfterSeconds ?? 1),
   );
+}
+
+const warningOf = (candidate: Candidate, outcome: RefreshOutcome | null): HealthReason | null =>
+  candidate.failureReason ?? (outcome?.kind === 'failed' ? outcome.reason : null);
+
+/** A failure of ours, such as a database that takes no writes, does not withhold a token that is still valid either. */
+async function attempt(deps: CredentialDeps, candidate: Candidate, version: number): Promise<RefreshOutcome> {
+  try {
+    return await deps.refresher.refresh({ grantId: candidate.grantId, version });
+  } catch (error) {
+    if (!isUsable(candidate)) throw error;
+    return { kind: 'failed', reason: 'PROVIDER_UNAVAILABLE', retryAfterSeconds: 1 };
+  }
 }
 
 /** Refreshes, or waits for whoever does, until the row has something new to say. */
@@ -145,7 +155,7 @@ async function renew(
   let candidate = seen;
   for (let poll = FIRST_POLL_MS; ; poll = Math.min(poll * 2, LONGEST_POLL_MS)) {
     if (candidate.version === null) return { candidate, outcome: null };
-    const outcome = await deps.refresher.refresh({ grantId: candidate.grantId, version: candidate.version });
+    const outcome = await attempt(deps, candidate, candidate.version);
     const [fresh] = await deps.candidates.find(one);
     if (fresh === undefined) throw new GrantNotFoundError();
     const settled =
