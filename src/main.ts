@@ -42,7 +42,7 @@ async function welcome(latchkey: Latchkey): Promise<void> {
   } else if (adminKeyFile !== null) {
     print(`  Admin key      in ${adminKeyFile}`);
   }
-  print(`\n  Try next: npm run demo   (in a second terminal; plays the whole story)\n`);
+  print(sandbox === null ? '' : `\n  Try next: npm run demo   (in a second terminal; plays the whole story)\n`);
 }
 
 /** Ends the process at once: timers that libraries have left behind would hold it for seconds. */

@@ -9,6 +9,7 @@ import {
   tokenRequests,
   tripWithCode,
 } from './support/consent-trip.js';
+import { until } from './support/until.js';
 import { startTestServer } from './support/server.js';
 import {
   ADMIN_SCOPES,
@@ -225,6 +226,10 @@ describe('connecting again', () => {
       status: 'COMPLETED',
       grant: { id: first.grant.id, credentialInfo: { version: 2 } },
     });
+    expect(await speaksFor(ofUser(tenantId))).toBe(cleo.id);
+    // The former user's grant must not live on at Zoom where nobody sees it.
+    await until(() => journalOf(server, app, 'revoke').length > 0);
+    expect(journalOf(server, app, 'revoke')).toMatchObject([{ status: 200 }]);
     expect(await speaksFor(ofUser(tenantId))).toBe(cleo.id);
   });
 
