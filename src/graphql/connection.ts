@@ -44,6 +44,9 @@ export function totalCountOf(connection: { totalCount?: number | (() => number |
   return typeof totalCount === 'function' ? totalCount() : (totalCount ?? 0);
 }
 
+/** The order of every list of rows; the id keeps apart what was made at the same moment. */
+export const OLDEST_FIRST = [{ createdAt: 'asc' as const }, { id: 'asc' as const }];
+
 export const TOTAL_COUNT = 'How many items the whole list has; counted only when asked for.';
 
 const POSITION_CURSOR = /^e(\d{1,15})$/;

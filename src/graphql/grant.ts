@@ -1,9 +1,10 @@
 import type { Prisma } from '../generated/prisma/client.js';
+import type { GrantKind } from '../generated/prisma/enums.js';
 import { NotFoundError, ProviderUnavailableError, ReauthorizationRequiredError } from '../errors.js';
 import { checkGrant, refreshGrant } from '../domain/grant-check.js';
 import { parseScope } from '../domain/scope.js';
 import { builder } from './builder.js';
-import { isGiven } from './connection.js';
+import { checkPage, isGiven, OLDEST_FIRST } from './connection.js';
 import { Health, HealthStatus } from './health.js';
 import { NO_ROW, requireRowId, rowId } from './ids.js';
 import { outcome, selected } from './outcome.js';
@@ -134,6 +135,12 @@ export function whereOf(filter: typeof GrantFilter.$inferInput | null | undefine
     ...(isGiven(status) ? { healthStatus: { in: [...status] } } : {}),
     ...(isGiven(missingScope) ? { missingScopes: { has: missingScope } } : {}),
   };
+}
+
+/** The condition and order of a page of grants of one kind. @throws BAD_USER_INPUT as `checkPage`. */
+export function grantPage(kind: GrantKind, args: { filter?: typeof GrantFilter.$inferInput | null | undefined }) {
+  checkPage(args);
+  return { where: { ...whereOf(args.filter), kind }, orderBy: OLDEST_FIRST };
 }
 
 const GRANT_ERRORS = [NotFoundError, ReauthorizationRequiredError, ProviderUnavailableError];

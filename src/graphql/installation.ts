@@ -3,8 +3,8 @@ import { revokeGrant } from '../domain/revocation.js';
 import { InvalidInputError, NotFoundError, ProviderUnavailableError, RefusedByProviderError } from '../errors.js';
 import { builder } from './builder.js';
 import type { Context } from './context.js';
-import { checkPage, TOTAL_COUNT, totalCountOf } from './connection.js';
-import { Grant, GrantFilter, ProviderUser, providerUserColumns, providerUserOf, whereOf } from './grant.js';
+import { TOTAL_COUNT, totalCountOf } from './connection.js';
+import { Grant, GrantFilter, grantPage, ProviderUser, providerUserColumns, providerUserOf, whereOf } from './grant.js';
 import { requireRowId } from './ids.js';
 import { outcome, selected } from './outcome.js';
 import { UserConnection, UserConnectionConnection } from './user-connection.js';
@@ -34,11 +34,11 @@ export const Installation = builder.prismaNode('Grant', {
         totalCount: async (grant, args, ctx) =>
           ctx.prisma.grant.count({ where: { ...whereOf(args.filter), ...(await accountOf(ctx, grant.id)) } }),
         resolve: async (query, grant, args, ctx) => {
-          checkPage(args);
+          const { where, orderBy } = grantPage('USER_CONNECTION', args);
           return ctx.prisma.grant.findMany({
             ...query,
-            where: { ...whereOf(args.filter), ...(await accountOf(ctx, grant.id)) },
-            orderBy: [{ createdAt: 'asc' }, { id: 'asc' }],
+            where: { ...where, ...(await accountOf(ctx, grant.id)) },
+            orderBy,
           });
         },
       },
@@ -91,14 +91,7 @@ builder.queryField('installations', (t) =>
       args: { filter: t.arg({ type: GrantFilter, description: 'Only those that match.' }) },
       totalCount: (_root, args, ctx) =>
         ctx.prisma.grant.count({ where: { ...whereOf(args.filter), kind: 'INSTALLATION' } }),
-      resolve: (query, _root, args, ctx) => {
-        checkPage(args);
-        return ctx.prisma.grant.findMany({
-          ...query,
-          where: { ...whereOf(args.filter), kind: 'INSTALLATION' },
-          orderBy: [{ createdAt: 'asc' }, { id: 'asc' }],
-        });
-      },
+      resolve: (query, _root, args, ctx) => ctx.prisma.grant.findMany({ ...query, ...grantPage('INSTALLATION', args) }),
     },
     InstallationConnection,
   ),

@@ -18,8 +18,8 @@ import {
   ProviderEnvironment as ProviderEnvironmentValues,
 } from '../generated/prisma/enums.js';
 import { builder, encodeGlobalId } from './builder.js';
-import { checkPage } from './connection.js';
-import { GrantFilter, whereOf } from './grant.js';
+import { checkPage, OLDEST_FIRST } from './connection.js';
+import { GrantFilter, grantPage } from './grant.js';
 import { described } from './health.js';
 import { requireRowId, rowId } from './ids.js';
 import { Installation, InstallationConnection } from './installation.js';
@@ -114,13 +114,7 @@ export const ProviderApp = builder.prismaNode('ProviderApp', {
         totalCount: true,
         description: 'Installations of the app, oldest first.',
         args: { filter: t.arg({ type: GrantFilter, description: 'Only those that match.' }) },
-        query: (args) => {
-          checkPage(args);
-          return {
-            where: { ...whereOf(args.filter), kind: 'INSTALLATION' },
-            orderBy: [{ createdAt: 'asc' }, { id: 'asc' }],
-          };
-        },
+        query: (args) => grantPage('INSTALLATION', args),
       },
       InstallationConnection,
     ),
@@ -132,13 +126,7 @@ export const ProviderApp = builder.prismaNode('ProviderApp', {
         totalCount: true,
         description: 'User connections through the app, oldest first.',
         args: { filter: t.arg({ type: GrantFilter, description: 'Only those that match.' }) },
-        query: (args) => {
-          checkPage(args);
-          return {
-            where: { ...whereOf(args.filter), kind: 'USER_CONNECTION' },
-            orderBy: [{ createdAt: 'asc' }, { id: 'asc' }],
-          };
-        },
+        query: (args) => grantPage('USER_CONNECTION', args),
       },
       UserConnectionConnection,
     ),
@@ -171,7 +159,7 @@ builder.queryField('providerApps', (t) =>
       description: 'All provider apps, oldest first.',
       resolve: (query, _root, args, ctx) => {
         checkPage(args);
-        return ctx.prisma.providerApp.findMany({ ...query, orderBy: [{ createdAt: 'asc' }, { id: 'asc' }] });
+        return ctx.prisma.providerApp.findMany({ ...query, orderBy: OLDEST_FIRST });
       },
     },
     ProviderAppConnection,

@@ -1,8 +1,8 @@
 import { createTenant, updateTenant } from '../domain/tenant.js';
 import { AlreadyExistsError, InvalidInputError, NotFoundError } from '../errors.js';
 import { builder } from './builder.js';
-import { checkPage, TOTAL_COUNT, totalCountOf } from './connection.js';
-import { GrantFilter, whereOf } from './grant.js';
+import { checkPage, OLDEST_FIRST, TOTAL_COUNT, totalCountOf } from './connection.js';
+import { GrantFilter, grantPage } from './grant.js';
 import { healthEventPage, HealthEventConnection } from './health-event.js';
 import { Installation, InstallationConnection } from './installation.js';
 import { outcome, selected } from './outcome.js';
@@ -62,13 +62,7 @@ export const Tenant = builder.prismaNode('Tenant', {
         totalCount: true,
         description: 'Its installations, oldest first.',
         args: { filter: t.arg({ type: GrantFilter, description: 'Only those that match.' }) },
-        query: (args) => {
-          checkPage(args);
-          return {
-            where: { ...whereOf(args.filter), kind: 'INSTALLATION' },
-            orderBy: [{ createdAt: 'asc' }, { id: 'asc' }],
-          };
-        },
+        query: (args) => grantPage('INSTALLATION', args),
       },
       InstallationConnection,
     ),
@@ -80,13 +74,7 @@ export const Tenant = builder.prismaNode('Tenant', {
         totalCount: true,
         description: 'Its user connections, oldest first.',
         args: { filter: t.arg({ type: GrantFilter, description: 'Only those that match.' }) },
-        query: (args) => {
-          checkPage(args);
-          return {
-            where: { ...whereOf(args.filter), kind: 'USER_CONNECTION' },
-            orderBy: [{ createdAt: 'asc' }, { id: 'asc' }],
-          };
-        },
+        query: (args) => grantPage('USER_CONNECTION', args),
       },
       UserConnectionConnection,
     ),
@@ -150,7 +138,7 @@ builder.queryField('tenants', (t) =>
       totalCount: (_root, _args, ctx) => ctx.prisma.tenant.count(),
       resolve: (query, _root, args, ctx) => {
         checkPage(args);
-        return ctx.prisma.tenant.findMany({ ...query, orderBy: [{ createdAt: 'asc' }, { id: 'asc' }] });
+        return ctx.prisma.tenant.findMany({ ...query, orderBy: OLDEST_FIRST });
       },
     },
     TenantConnection,

@@ -1,8 +1,8 @@
 import { revokeGrant } from '../domain/revocation.js';
 import { NotFoundError } from '../errors.js';
 import { builder } from './builder.js';
-import { checkPage, TOTAL_COUNT, totalCountOf } from './connection.js';
-import { Grant, GrantFilter, ProviderUser, providerUserColumns, providerUserOf, whereOf } from './grant.js';
+import { TOTAL_COUNT, totalCountOf } from './connection.js';
+import { Grant, GrantFilter, grantPage, ProviderUser, providerUserColumns, providerUserOf, whereOf } from './grant.js';
 import { requireRowId } from './ids.js';
 import { outcome, selected } from './outcome.js';
 
@@ -48,14 +48,8 @@ builder.queryField('userConnections', (t) =>
       args: { filter: t.arg({ type: GrantFilter, description: 'Only those that match.' }) },
       totalCount: (_root, args, ctx) =>
         ctx.prisma.grant.count({ where: { ...whereOf(args.filter), kind: 'USER_CONNECTION' } }),
-      resolve: (query, _root, args, ctx) => {
-        checkPage(args);
-        return ctx.prisma.grant.findMany({
-          ...query,
-          where: { ...whereOf(args.filter), kind: 'USER_CONNECTION' },
-          orderBy: [{ createdAt: 'asc' }, { id: 'asc' }],
-        });
-      },
+      resolve: (query, _root, args, ctx) =>
+        ctx.prisma.grant.findMany({ ...query, ...grantPage('USER_CONNECTION', args) }),
     },
     UserConnectionConnection,
   ),
