@@ -81,7 +81,7 @@ function createCleanup(log: Log) {
 }
 
 /** Opens the database that the settings name. */
-export const openDatabase = (config: Config, log: Log): Promise<Database> =>
+const openDatabase = (config: Config, log: Log): Promise<Database> =>
   config.databaseUrl === null
     ? openEmbedded(config.dataDir)
     : openPostgres({ connectionString: config.databaseUrl, log, poolSize: config.databasePoolSize });

@@ -214,7 +214,7 @@ export async function surrenderTokens(
 }
 
 /** Ends refreshing of a credential whose tokens are dead at the provider, and fences off one that is under way. */
-export async function retireCredential(tx: Sql, grantId: string): Promise<void> {
+async function retireCredential(tx: Sql, grantId: string): Promise<void> {
   await tx.query(sql`
     UPDATE credential SET fence = fence + 1, refresh_state = 'IDLE', lease_until = NULL, next_refresh_at = NULL
     WHERE grant_id = ${grantId}::uuid`);

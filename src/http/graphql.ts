@@ -10,7 +10,7 @@ import { createSingleOperationRunner, type SingleOperation } from './single-oper
 
 const MAX_BODY_BYTES = 102_400;
 
-export function respondRefusal(res: ServerResponse, refusal: Refusal): void {
+function respondRefusal(res: ServerResponse, refusal: Refusal): void {
   const { status, message } = REFUSALS[refusal];
   const headers: Record<string, string> = status === 401 ? { 'www-authenticate': 'Bearer' } : {};
   respondJson(res, status, { errors: [{ message, extensions: { code: refusal } }] }, headers);
