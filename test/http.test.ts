@@ -253,6 +253,18 @@ test('in development a browser gets GraphiQL, whose requests are let in from its
   expect(await ask({ ...own, 'sec-fetch-site': 'cross-site' })).toBe(403);
 });
 
+test.each([
+  'text/html',
+  'x-text/html',
+  'text/html, text/event-stream',
+  'text/html;q=0, application/graphql-response+json',
+])('asking for a page with %s executes nothing without a key', async (accept) => {
+  const answer = await fetch(`${server.url}/graphql?query=${encodeURIComponent('{viewer{kind permissions}}')}`, {
+    headers: { accept },
+  });
+  expect(await answer.text()).not.toContain('SERVER_KEY');
+});
+
 // ------------------------------------------------------------------------------------------------------ paths, methods
 
 test.each([

@@ -4,7 +4,7 @@ import { pipeline } from 'node:stream/promises';
 import type { ExecutionResult } from 'graphql';
 import type { Log } from '../log.js';
 import { REFUSALS, type Authenticate, type Refusal } from './authenticate.js';
-import type { Engine, RequestContext } from './engine.js';
+import { GRAPHQL_PATH, type Engine, type RequestContext } from './engine.js';
 import { BASE_HEADERS, methodNotAllowed, readBody, respondJson } from './respond.js';
 import { createSingleOperationRunner, type SingleOperation } from './single-operation.js';
 
@@ -44,8 +44,8 @@ export function createGraphQLHandler(options: {
   return async function handle(req: IncomingMessage, res: ServerResponse): Promise<void> {
     const { method, headers } = req;
     if (graphiql && method === 'GET' && asksForPage(headers.accept)) {
-      // The page holds nothing; what it asks for later is authenticated.
-      return viaEngine(req, res, null, { principal: nobody });
+      // The page holds nothing; what it asks for later is authenticated. Without a query there is nothing to execute.
+      return viaEngine(req, res, null, { principal: nobody }, GRAPHQL_PATH);
     }
     const authentication = authenticate(headers.authorization, headers);
     if ('refusal' in authentication) {
@@ -76,10 +76,11 @@ export function createGraphQLHandler(options: {
     res: ServerResponse,
     body: Buffer | null,
     context: RequestContext,
+    url = req.url ?? GRAPHQL_PATH,
   ): Promise<void> {
     const gone = new AbortController();
     res.once('close', () => gone.abort());
-    const { method = 'GET', url = '/' } = req;
+    const { method = 'GET' } = req;
     const request = new Request(`http://localhost${url}`, {
       method,
       headers: Object.entries(req.headers).flatMap(([name, value]) =>
