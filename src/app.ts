@@ -94,6 +94,8 @@ export function createApp({ deps, authenticate, development, api }: AppOptions):
       });
     },
     upgrade: (req, socket, head) => {
+      // Node has taken its own listener off; a socket that is reset would end the process without one.
+      socket.on('error', () => socket.destroy());
       const [path] = splitUrl(req.url ?? '/');
       if (api && path === GRAPHQL_PATH && !draining) return webSocket.upgrade(req, socket, head);
       socket.end('HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n');

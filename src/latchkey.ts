@@ -171,16 +171,13 @@ async function start(
     api: config.role !== 'worker',
   });
 
-  if (config.role !== 'api') {
-    const jobs = createJobs(deps, refresher, { concurrency: config.refreshConcurrency });
-    const scheduler = createScheduler({ jobs, clock, log });
-    scheduler.start();
-    cleanup.add(() => scheduler.stop());
-  }
+  const jobs = config.role === 'api' ? [] : createJobs(deps, refresher, { concurrency: config.refreshConcurrency });
+  const scheduler = createScheduler({ jobs, clock, log });
+  scheduler.start();
   cleanup.add(async () => {
     app.drain();
     feed.close();
-    await Promise.all([app.close(), closeServer(server)]);
+    await Promise.all([scheduler.stop(), app.close(), closeServer(server)]);
   });
   running.app = app;
   const address = `http://${config.host.includes(':') ? `[${config.host}]` : config.host}:${port}`;

@@ -136,7 +136,6 @@ test.each([
   'query ($x: String!) { tenant(externalId: $x) { id } }',
   'query ($x: String!) { userConnections(filter: { tenantId: $x }) { totalCount } }',
   'query ($x: String!) { healthEvents(filter: { tenantId: $x }) { pageInfo { endCursor } } }',
-  'query ($x: String!) { credential(input: { tenantId: $x, credentialFor: INSTALLATION }) { __typename } }',
 ])('a text that the database cannot hold is the mistake of who sent it: %s', async (query) => {
   const before = server.logs.length;
   const { errors } = await server.graphql(query, { x: 'a\0b' });
@@ -263,6 +262,17 @@ test.each([
     headers: { accept },
   });
   expect(await answer.text()).not.toContain('SERVER_KEY');
+});
+
+test.each(['constructor', '__proto__', 'toString'])('Accept: %s is answered like any unknown type', async (accept) => {
+  const ask = (headers: Record<string, string>) =>
+    fetch(`${server.url}/graphql`, {
+      method: 'POST',
+      headers: { ...key, 'content-type': 'application/json', ...headers },
+      body: JSON.stringify({ query: '{ __typename }' }),
+    });
+  const [odd, unknown] = [await ask({ accept }), await ask({ accept: 'x/unknown' })];
+  expect([odd.status, odd.headers.get('content-type')]).toEqual([unknown.status, unknown.headers.get('content-type')]);
 });
 
 // ------------------------------------------------------------------------------------------------------ paths, methods

@@ -119,15 +119,13 @@ const asksForPage = (accept: string | undefined): boolean =>
 const isJson = (contentType: string | undefined): boolean =>
   contentType !== undefined && /^application\/json *(;|$)/i.test(contentType);
 
-const MEDIA_TYPES: Record<string, string> = {
-  'application/json': 'application/json; charset=utf-8',
-  'application/graphql-response+json': 'application/graphql-response+json; charset=utf-8',
-};
+const JSON_TYPE = 'application/json; charset=utf-8';
+const RESPONSE_TYPE = 'application/graphql-response+json; charset=utf-8';
 
 /** The answer's media type where the request leaves no choice; null where it has to be negotiated. */
 function plainAnswerType(accept: string | undefined): string | null {
-  if (accept === undefined || accept === '*/*') return MEDIA_TYPES['application/json'] ?? null;
-  return MEDIA_TYPES[accept] ?? null;
+  if (accept === undefined || accept === '*/*' || accept === 'application/json') return JSON_TYPE;
+  return accept === 'application/graphql-response+json' ? RESPONSE_TYPE : null;
 }
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>

@@ -17,6 +17,7 @@ import type { Engine } from './engine.js';
 
 const MAX_MESSAGE_BYTES = 102_400;
 const INIT_TIMEOUT_MS = 3_000;
+const CLOSE_PATIENCE_MS = 1_000;
 
 interface Extra extends Record<PropertyKey, unknown> {
   request: IncomingMessage;
@@ -93,12 +94,14 @@ export function createWebSocketHandler(options: { engine: Engine; authenticate: 
 
   return {
     upgrade: (req: IncomingMessage, socket: Duplex, head: Buffer): void => {
-      socket.on('error', () => socket.destroy());
       server.handleUpgrade(req, socket, head, (ws) => server.emit('connection', ws, req));
     },
     /** Closes every socket with 1001, which clients take as a reason to reconnect. */
     close: async (): Promise<void> => {
+      // A client that does not answer the close must not hold up those who wait for the process to end.
+      const cut = setTimeout(() => server.clients.forEach((client) => client.terminate()), CLOSE_PATIENCE_MS);
       await cleanup.dispose();
+      clearTimeout(cut);
     },
   };
 }
