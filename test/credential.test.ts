@@ -91,13 +91,13 @@ test('a token whose whole life is shorter than what is asked is not renewed at e
   control.setKnobs({ accessTokenSeconds: 40 });
   const connection = await connectUser(server);
   for (let index = 0; index < 5; index += 1) {
-    expect(await read(server, connection, { minTtlSeconds: 3_000 })).toMatchObject({ version: 1, warning: null });
+    expect(await read(server, connection, { minTtlSeconds: 3_000 })).toMatchObject({ version: 2, warning: null });
   }
-  expect(calls(server, connection)).toEqual([]);
-  await age(server, 15, connection);
-  expect(await read(server, connection)).toMatchObject({ version: 2 });
-  expect(await read(server, connection)).toMatchObject({ version: 2 });
   expect(calls(server, connection)).toHaveLength(1);
+  await age(server, 15, connection);
+  expect(await read(server, connection)).toMatchObject({ version: 3 });
+  expect(await read(server, connection)).toMatchObject({ version: 3 });
+  expect(calls(server, connection)).toHaveLength(2);
 });
 
 test('a token in its last second is not handed out', async () => {
@@ -132,6 +132,23 @@ test('a database that takes no writes does not withhold a token that is still va
   }
   expect(calls(server, connection)).toEqual([]);
   expect(await read(server, connection)).toMatchObject({ version: 2, warning: null });
+});
+
+test('an id that cannot be stored does not fail the reads that arrive with it', async () => {
+  const connection = await connectUser(server);
+  const broken = { ...connection, input: { ...connection.input, userId: 'user\0' } };
+  const answers = await Promise.all([read(server, connection), read(server, broken), read(server, connection)]);
+  expect(answers.map((answer) => answer.__typename)).toEqual(['Credential', 'InvalidInputError', 'Credential']);
+});
+
+test('a token that is shorter than was asked for is answered with a warning when it cannot be renewed', async () => {
+  control.setKnobs({ accessTokenSeconds: 30 });
+  const connection = await connectUser(server);
+  spoilRefresh(server, connection, { kind: 'status', status: 503 });
+  expect(await read(server, connection, { minTtlSeconds: 60 })).toMatchObject({
+    version: 1,
+    warning: 'PROVIDER_UNAVAILABLE',
+  });
 });
 
 test('an installation is found also by a caller who names the user it asks for', async () => {

@@ -32,6 +32,8 @@ export interface Candidate extends HealthColumns {
   retryAfterSeconds: number | null;
   ttlSeconds: number;
   lifeSeconds: number;
+  /** The token came from a refresh, not from the consent itself. */
+  isRenewed: boolean;
 }
 
 /** Finds the grants that may answer a credential query, live ones first. */
@@ -51,7 +53,8 @@ function statementFor(kind: GrantKind, queries: readonly CandidateQuery[]): SqlS
       c.sealed_access_token AS "sealedAccessToken", c.expires_at AS "expiresAt", c.scopes, c.api_url AS "apiUrl",
       c.failure_reason AS "failureReason", ceil(extract(epoch FROM c.retry_at - now()))::int AS "retryAfterSeconds",
       extract(epoch FROM c.expires_at - now())::float8 AS "ttlSeconds",
-      extract(epoch FROM c.expires_at - c.issued_at)::float8 AS "lifeSeconds"
+      extract(epoch FROM c.expires_at - c.issued_at)::float8 AS "lifeSeconds",
+      c.last_refreshed_at IS NOT NULL AS "isRenewed"
     FROM unnest(${queries.map((query) => query.tenantId)}::text[], ${queries.map((query) => query.userId)}::text[],
       ${queries.map((query) => query.grantId)}::uuid[]) WITH ORDINALITY AS query(tenant_id, user_id, grant_id, position)
     CROSS JOIN LATERAL (SELECT id FROM tenant WHERE external_id = query.tenant_id LIMIT 1) t

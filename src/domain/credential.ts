@@ -53,7 +53,11 @@ export interface CredentialDeps extends Deps {
 }
 
 function checkQuery(query: CredentialQuery): void {
-  const { kind, userId, minTtlSeconds } = query;
+  const { kind, tenantId, userId, minTtlSeconds } = query;
+  // No stored id holds it; sent on, it would fail every read that shares the statement.
+  for (const [name, value] of Object.entries({ tenantId, userId })) {
+    if (value?.includes('\0')) throw new InvalidInputError('No identifier holds a zero character.', ['input', name]);
+  }
   if (kind === 'USER_CONNECTION' && userId === null) {
     throw new InvalidInputError('Name the user whose credential is wanted.', ['input', 'userId']);
   }
@@ -75,11 +79,12 @@ function choose(candidates: readonly Candidate[]): Candidate {
 const isUsable = (candidate: Candidate) => candidate.version !== null && candidate.ttlSeconds > EXPIRY_CUT_SECONDS;
 
 /**
- * Whether it stays valid as long as the caller needs. What even a new token would hardly last is not asked of it: one
- * that the provider makes short-lived would be renewed at every read. Half of its life has to do then.
+ * Whether it stays valid as long as the caller needs. Where a refresh has shown that the provider gives no token that
+ * long a life, half of its life has to do: it would otherwise be renewed at every read.
  */
-const lastsLongEnough = ({ ttlSeconds, lifeSeconds }: Candidate, minTtlSeconds: number) =>
-  ttlSeconds >= (minTtlSeconds <= lifeSeconds * REACHABLE_LIFE_SHARE ? minTtlSeconds : lifeSeconds / 2);
+const lastsLongEnough = ({ ttlSeconds, lifeSeconds, isRenewed }: Candidate, minTtlSeconds: number) =>
+  ttlSeconds >= minTtlSeconds ||
+  (isRenewed && minTtlSeconds > lifeSeconds * REACHABLE_LIFE_SHARE && ttlSeconds >= lifeSeconds / 2);
 
 /** A rotation that was lost does not take the token before it back. */
 const isServed = (candidate: Candidate) =>
