@@ -335,7 +335,7 @@ describe('failures', () => {
     ['404', html(404), refused(404)],
     ['400 invalid_grant as array', answerJson(400, [{ error: 'invalid_grant' }]), refused(400)],
     ['400 error as array', answerJson(400, { error: ['invalid_grant'] }), refused(400)],
-    ['408', answer(408, {}), new ZoomUnavailableError('answered')],
+    ['408', answer(408, {}), new ZoomUnavailableError('unanswered')],
     ['429', answerJson(429, { error: 'invalid_grant', message: CANARY }), new ZoomRateLimitedError(null)],
     ['429 with Retry-After', answer(429, { 'retry-after': '7' }), new ZoomRateLimitedError(7)],
     [
@@ -343,7 +343,7 @@ describe('failures', () => {
       answerJson(500, { error: 'invalid_grant', code: 4741 }),
       new ZoomUnavailableError('answered'),
     ],
-    ['502 page', html(502), new ZoomUnavailableError('answered')],
+    ['502 page', html(502), new ZoomUnavailableError('unanswered')],
     ['503 with Retry-After', answer(503, { 'retry-after': '9' }), new ZoomUnavailableError('answered', 9)],
     ['503 with an overlong body', answer(503, {}, 'x'.repeat(200_000)), new ZoomUnavailableError('answered')],
   ];

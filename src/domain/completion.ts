@@ -32,7 +32,6 @@ interface SpentSession extends AppClient {
   tenantId: string;
   appId: string;
   appKind: ProviderAppKind;
-  requiredScopes: string[];
   grantKind: GrantKind;
   externalUserId: string;
   allowIdentityChange: boolean;
@@ -77,7 +76,6 @@ export async function completeAuthorization(
     void revokePending(deps);
     return fail(deps, session, failureOf(error));
   }
-  await closeIncident(deps, session.appId);
   const ageSeconds = (performance.now() - startedAt) / 1_000;
   return settle(deps, session, { tokens, identity, ageSeconds });
 }
@@ -85,11 +83,12 @@ export async function completeAuthorization(
 async function spendConnectCode(deps: Deps, connectCode: string): Promise<SpentSession> {
   const hash = hashToken(connectCode);
   const [session] = await deps.db.query<SpentSession>(sql`
-    UPDATE authorization_session s SET connect_code_hash = NULL
+    UPDATE authorization_session s SET connect_code_hash = NULL,
+      expires_at = greatest(s.expires_at, now() + interval '1 minute')
     FROM provider_app a
     WHERE a.id = s.app_id AND s.connect_code_hash = ${hash} AND s.status = 'AWAITING_COMPLETION' AND s.expires_at > now()
     RETURNING s.id AS "sessionId", s.tenant_id AS "tenantId", s.app_id AS "appId", a.kind AS "appKind",
-      a.required_scopes AS "requiredScopes", s.grant_kind AS "grantKind", s.external_user_id AS "externalUserId",
+      s.grant_kind AS "grantKind", s.external_user_id AS "externalUserId",
       s.allow_identity_change AS "allowIdentityChange", s.redirect_uri AS "redirectUri", s.sealed_code AS "sealedCode",
       s.sealed_code_verifier AS "sealedCodeVerifier", a.id, a.environment, a.client_id AS "clientId",
       a.secret_version AS "secretVersion", a.sealed_client_secret AS "sealedClientSecret",
@@ -151,7 +150,9 @@ async function settle(
       SELECT id FROM authorization_session WHERE id = ${sessionId}::uuid AND status = 'AWAITING_COMPLETION' FOR UPDATE`);
     // An earlier attempt of ours committed and its answer was lost.
     if (open === undefined) return;
-    await lockProviderUser(tx, appId, identity.userId);
+    const subject = isInstallation ? identity.accountId : session.externalUserId;
+    await lockFor(tx, `${tenantId}/${appId}/${subject}`);
+    await lockFor(tx, `${appId}/${identity.userId}`);
     const refusal = isInstallation ? null : await refuseIdentity(tx, session, identity);
     if (refusal !== null) {
       // The consent has killed the older tokens of this provider user all the same.
@@ -166,8 +167,8 @@ async function settle(
     const { grantId } = await storeGrant(deps, tx, {
       kind: session.grantKind,
       tenantId,
-      app: { id: appId, kind: session.appKind, requiredScopes: session.requiredScopes },
-      subject: isInstallation ? identity.accountId : session.externalUserId,
+      app: { id: appId, kind: session.appKind },
+      subject,
       externalUserId: isInstallation ? null : session.externalUserId,
       ...granted,
     });
@@ -179,15 +180,17 @@ async function settle(
   deps.feed.publish(HEALTH_TOPIC);
   deps.feed.publish(authorizationTopic(sessionId));
   void revokePending(deps);
+  await closeIncident(deps, appId);
   return sessionId;
 }
 
 /**
- * Lets completions for one provider user of an app through one by one, until the transaction ends: of two at once each
- * would otherwise miss the other's grant, which is not committed yet, and both would stay live.
+ * Lets completions for one subject, and then those for one provider user of an app, through one by one until the
+ * transaction ends: of two at once each would otherwise miss the other's grant, which is not committed yet, and both
+ * would stay live. The subject comes first everywhere, so that two completions do not wait for each other.
  */
-async function lockProviderUser(tx: Sql, appId: string, providerUserId: string): Promise<void> {
-  await tx.query(sql`SELECT pg_advisory_xact_lock(hashtextextended(${`${appId}/${providerUserId}`}, 0))::text`);
+async function lockFor(tx: Sql, what: string): Promise<void> {
+  await tx.query(sql`SELECT pg_advisory_xact_lock(hashtextextended(${what}, 0))::text`);
 }
 
 /**

@@ -22,13 +22,12 @@ interface GrantToCheck extends HealthColumns {
   sealedAccessToken: Sealed;
   apiUrl: string;
   environment: ProviderEnvironment;
-  missingScopes: string[];
 }
 
 async function requireLiveGrant(deps: Pick<Deps, 'db'>, id: string): Promise<GrantToCheck & { version: number }> {
   const [grant] = await deps.db.query<GrantToCheck>(sql`
     SELECT g.tenant_id AS "tenantId", g.health_status AS "healthStatus", g.health_reason AS "healthReason",
-      g.missing_scopes AS "missingScopes", c.version, c.sealed_access_token AS "sealedAccessToken",
+      c.version, c.sealed_access_token AS "sealedAccessToken",
       c.api_url AS "apiUrl", a.environment
     FROM provider_grant g JOIN provider_app a ON a.id = g.app_id LEFT JOIN credential c ON c.grant_id = g.id
     WHERE g.id = ${id}::uuid`);
@@ -79,10 +78,12 @@ export async function checkGrant(deps: Deps & { refresher: Refresher }, id: stri
   await deps.db.transaction(async (tx) => {
     const locked = await lockGrant(tx, id);
     if (locked === undefined || !isLive(locked.health.status)) return;
-    await tx.query(sql`UPDATE provider_grant SET health_checked_at = now() WHERE id = ${id}::uuid`);
+    const [checked] = await tx.query<{ missingScopes: string[] }>(sql`
+      UPDATE provider_grant SET health_checked_at = now() WHERE id = ${id}::uuid
+      RETURNING missing_scopes AS "missingScopes"`);
     // A failing refresh is not disproved by a token that still works: the incident stays open until one succeeds.
     if (locked.health.reason === 'PROVIDER_UNAVAILABLE' || locked.health.reason === 'RATE_LIMITED') return;
-    const next = afterSuccess(healthFrom(locked), grant.missingScopes);
+    const next = afterSuccess(healthFrom(locked), checked?.missingScopes ?? []);
     await recordTransitions(tx, [{ grantId: id, tenantId: locked.tenantId, previous: locked.health, next }]);
   });
   deps.feed.publish(HEALTH_TOPIC);

@@ -48,7 +48,7 @@ export function refreshDelaySeconds(lifeSeconds: number, marginSeconds: number, 
 export interface GrantToStore {
   kind: GrantKind;
   tenantId: string;
-  app: { id: string; kind: ProviderAppKind; requiredScopes: readonly string[] };
+  app: { id: string; kind: ProviderAppKind };
   subject: string;
   externalUserId: string | null;
   identity: Pick<ZoomIdentity, 'accountId'> & Partial<ZoomIdentity>;
@@ -73,7 +73,11 @@ export async function storeGrant(
   tx: Sql,
   input: GrantToStore,
 ): Promise<{ grantId: string }> {
-  const { identity, app } = input;
+  const { identity } = input;
+  // A change of what the app requires waits for this, or is seen by it.
+  const [row] = await tx.query<{ requiredScopes: string[] }>(sql`
+    SELECT required_scopes AS "requiredScopes" FROM provider_app WHERE id = ${input.app.id}::uuid FOR SHARE`);
+  const app = { ...input.app, requiredScopes: row?.requiredScopes ?? [] };
   // RFC 6749 §5.1: an answer that names no scopes grants what was asked for.
   const scopes = input.tokens.scopes.length > 0 ? input.tokens.scopes : [...app.requiredScopes];
   const tokens = { ...input.tokens, scopes };
@@ -88,7 +92,7 @@ export async function storeGrant(
     await surrenderTokens(deps, tx, { ...existing, health: healthFrom(existing) });
   }
   const next = afterSuccess(healthOf('CONNECTED'), missing);
-  const [row] = await tx.query<{ id: string }>(sql`
+  const [stored] = await tx.query<{ id: string }>(sql`
     INSERT INTO provider_grant (id, kind, tenant_id, app_id, subject, external_user_id, provider_account_id,
       provider_user_id, provider_user_email, provider_user_name, granted_scopes, missing_scopes, health_status,
       health_reason, health_since, health_checked_at, authorized_at)
@@ -102,8 +106,8 @@ export async function storeGrant(
       granted_scopes = excluded.granted_scopes, missing_scopes = excluded.missing_scopes,
       authorized_at = excluded.authorized_at
     RETURNING id`);
-  if (row === undefined) throw new Error('The grant was not stored.');
-  const grant = { id: row.id, tenantId: input.tenantId };
+  if (stored === undefined) throw new Error('The grant was not stored.');
+  const grant = { id: stored.id, tenantId: input.tenantId };
   await storeCredential(deps, tx, grant, tokens, input.ageSeconds);
 
   const transitions: Transition[] = [

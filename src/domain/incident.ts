@@ -6,19 +6,33 @@ const PROBE_INTERVAL_SECONDS = 30;
 
 /**
  * Opens the incident of an app whose own credentials the provider refuses: its refreshes pause, and no grant is marked,
- * because nothing was said about any grant.
+ * because nothing was said about any grant. Never rejects: what it is a remark on must go on.
  */
-export async function openIncident(deps: Pick<Deps, 'db' | 'log'>, appId: string): Promise<void> {
+export const openIncident = (deps: Pick<Deps, 'db' | 'log'>, appId: string): Promise<void> =>
+  remark(deps, appId, () => open(deps, appId));
+
+/** The app's credentials were taken again. Never rejects. */
+export const closeIncident = (deps: Pick<Deps, 'db' | 'log'>, appId: string): Promise<void> =>
+  remark(deps, appId, () => close(deps, appId));
+
+async function remark(deps: Pick<Deps, 'log'>, appId: string, write: () => Promise<void>): Promise<void> {
+  try {
+    await write();
+  } catch (error) {
+    deps.log.error('an incident of a provider app could not be recorded', { appId }, error);
+  }
+}
+
+async function open(deps: Pick<Deps, 'db' | 'log'>, appId: string): Promise<void> {
   const [opened] = await deps.db.query<{ fresh: boolean }>(sql`
     UPDATE provider_app SET incident_reason = 'APP_REJECTED', incident_since = coalesce(incident_since, now()),
       incident_retry_at = now() + make_interval(secs => ${PROBE_INTERVAL_SECONDS})
-    WHERE id = ${appId}::uuid RETURNING incident_since = now() AS fresh`);
+    WHERE id = ${appId}::uuid RETURNING incident_since = now()::timestamptz(3) AS fresh`);
   if (opened?.fresh)
     deps.log.error('Zoom refuses the credentials of a provider app', { appId, reason: 'APP_REJECTED' });
 }
 
-/** The app's credentials were taken again. */
-export async function closeIncident(deps: Pick<Deps, 'db' | 'log'>, appId: string): Promise<void> {
+async function close(deps: Pick<Deps, 'db' | 'log'>, appId: string): Promise<void> {
   const closed = await deps.db.query(sql`
     UPDATE provider_app SET incident_reason = NULL, incident_since = NULL, incident_retry_at = NULL
     WHERE id = ${appId}::uuid AND incident_reason IS NOT NULL RETURNING id`);

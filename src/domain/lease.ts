@@ -3,13 +3,12 @@ import type { ProviderAppKind } from '../generated/prisma/enums.js';
 import type { Sealed } from '../vault/vault.js';
 import type { AppClient } from './app-secret.js';
 import type { Deps } from './deps.js';
-import type { HealthColumns } from './health-event.js';
 
 /**
  * The right to refresh one credential, until the lease runs out. The fence it carries is what a commit is compared
  * with: whoever took the lease later, or ended the grant, has raised it.
  */
-export interface Lease extends HealthColumns {
+export interface Lease {
   grantId: string;
   tenantId: string;
   fence: number;
@@ -20,9 +19,7 @@ export interface Lease extends HealthColumns {
   failures: number;
   providerAccountId: string;
   grantedScopes: string[];
-  missingScopes: string[];
   appKind: ProviderAppKind;
-  requiredScopes: string[];
   /** The provider refused the app's own credentials lately. */
   appIncident: boolean;
   app: AppClient;
@@ -54,8 +51,7 @@ async function takeLeases(deps: Pick<Deps, 'db' | 'settings'>, candidates: SqlSt
     RETURNING c.grant_id AS "grantId", g.tenant_id AS "tenantId", c.fence, c.version,
       c.sealed_refresh_token AS "sealedRefreshToken", c.refresh_state = 'IN_DOUBT' AND c.sealed_refresh_token IS NOT NULL AS "inDoubt", c.failures,
       g.provider_account_id AS "providerAccountId", g.granted_scopes AS "grantedScopes",
-      g.missing_scopes AS "missingScopes", g.health_status AS "healthStatus", g.health_reason AS "healthReason",
-      a.kind AS "appKind", a.required_scopes AS "requiredScopes",
+      a.kind AS "appKind",
       a.incident_reason IS NOT NULL AS "appIncident", a.id AS "appId", a.environment,
       a.client_id AS "clientId", a.secret_version AS "secretVersion", a.sealed_client_secret AS "sealedClientSecret",
       CASE WHEN a.former_client_secret_retires_at > now() THEN a.sealed_former_client_secret END
@@ -102,9 +98,19 @@ const PROBES = sql`ARRAY(
     WHERE o.app_id = a.id AND o.health_status IN ('HEALTHY', 'DEGRADED') AND w.failure_reason = 'APP_REJECTED' LIMIT 1
   ) FROM provider_app a WHERE a.incident_reason IS NOT NULL AND a.incident_retry_at <= now())`;
 
-/** Leases of the credentials that are due, the longest overdue first; what others have locked is left to them. */
-export function takeDueLeases(deps: Pick<Deps, 'db' | 'settings'>, limit: number): Promise<Lease[]> {
+/**
+ * Leases of the credentials that are due, the longest overdue first; what others have locked is left to them.
+ *
+ * @param busy credentials that this process is at itself: one whose lease ran out while its answer waits for the
+ * database must not be asked for again.
+ */
+export function takeDueLeases(
+  deps: Pick<Deps, 'db' | 'settings'>,
+  limit: number,
+  busy: readonly string[],
+): Promise<Lease[]> {
   const due = [
+    sql`c.grant_id <> ALL(${busy}::uuid[])`,
     sql`(c.next_refresh_at <= now() OR c.grant_id = ANY(${PROBES}))`,
     sql`(c.refresh_state = 'IDLE' OR c.lease_until + make_interval(secs => ${deps.settings.doubtSeconds}) < now())`,
     sql`g.health_status IN ('HEALTHY', 'DEGRADED')`,

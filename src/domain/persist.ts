@@ -3,7 +3,7 @@ import { DomainError } from '../errors.js';
 import type { Deps } from './deps.js';
 
 const FIRST_WAIT_MS = 100;
-const LONGEST_WAIT_MS = 2_000;
+const LONGEST_WAIT_MS = 500;
 
 /**
  * Commits what cannot be had again: tokens that the provider has just handed out. A failing transaction is tried until

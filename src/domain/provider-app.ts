@@ -20,6 +20,7 @@ import { requireName } from './tenant.js';
 
 const MAX_CREDENTIAL = 500;
 const DEFAULT_RETIREMENT_HOURS = 24;
+const HOPELESS_ATTEMPTS = 5;
 
 export interface AppScope {
   name: string;
@@ -233,8 +234,12 @@ export async function removeProviderApp(deps: Pick<Deps, 'db'>, id: string): Pro
     const [live] = await tx.query<{ count: number }>(sql`
       SELECT count(*) AS count FROM provider_grant
       WHERE app_id = ${id}::uuid AND health_status <> 'REVOKED'`);
+    // Revocations that have just begun, and consents about to be completed, need the app's secret. Revocations that the
+    // provider refuses again and again do not keep the app: it may be gone there.
     const [pending] = await tx.query<{ count: number }>(sql`
-      SELECT count(*) AS count FROM provider_revocation WHERE app_id = ${id}::uuid`);
+      SELECT (SELECT count(*) FROM provider_revocation WHERE app_id = ${id}::uuid AND attempts < ${HOPELESS_ATTEMPTS})
+        + (SELECT count(*) FROM authorization_session
+          WHERE app_id = ${id}::uuid AND status = 'AWAITING_COMPLETION' AND expires_at > now()) AS count`);
     const inUse = (live?.count ?? 0) + (pending?.count ?? 0);
     if (inUse > 0) throw new ProviderAppInUseError(inUse);
     await tx.query(sql`DELETE FROM provider_grant WHERE app_id = ${id}::uuid`);

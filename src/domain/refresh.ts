@@ -88,7 +88,7 @@ export function createRefresher(deps: Deps): Refresher {
       running.get(seen.grantId) ?? track(seen.grantId, leaseAndRun(seen, force)),
     refreshDue: async (limit) => {
       const room = limit - scheduled.size;
-      const leases = await takeDueLeases(deps, room);
+      const leases = await takeDueLeases(deps, room, [...running.keys()]);
       for (const lease of leases) schedule(lease);
       if (scheduled.size >= limit) await Promise.race(scheduled);
       return leases.length === room;
@@ -123,7 +123,7 @@ async function runLease(deps: Deps, lease: Lease): Promise<RefreshOutcome> {
     deps.log.error('a refresh could not be carried out', { grantId: lease.grantId, tenantId: lease.tenantId }, error);
     // Once answered, the stored refresh token is spent, and what replaced it is lost.
     const inDoubt = lease.inDoubt || (answered && isRotating(lease));
-    await keepWaiting(deps, { ...lease, inDoubt }, 'PROVIDER_UNAVAILABLE', 1).catch(() => undefined);
+    await failForNow(deps, lease, { reason: 'PROVIDER_UNAVAILABLE', retryAfter: null, inDoubt }).catch(() => undefined);
     throw error;
   }
 }
@@ -199,7 +199,10 @@ const sameScopes = (a: readonly string[], b: readonly string[]) =>
 type LockedGrant = NonNullable<Awaited<ReturnType<typeof lockGrant>>>;
 
 async function updateScopes(tx: Tx, lease: Lease, grant: LockedGrant, granted: readonly string[]): Promise<void> {
-  const missing = missingScopes(lease.requiredScopes, granted);
+  // Read under the grant's lock: the app may have come to require more since the lease was taken.
+  const [app] = await tx.query<{ requiredScopes: string[] }>(sql`
+    SELECT required_scopes AS "requiredScopes" FROM provider_app WHERE id = ${lease.app.id}::uuid`);
+  const missing = missingScopes(app?.requiredScopes ?? [], granted);
   await tx.query(sql`
     UPDATE provider_grant SET granted_scopes = ${granted}::text[], missing_scopes = ${missing}::text[]
     WHERE id = ${grant.id}::uuid`);

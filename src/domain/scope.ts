@@ -60,10 +60,14 @@ export function parseScope(name: string): Scope {
   return { name, description: describe(base, level), level, vocabulary, resource };
 }
 
+/** An own entry: a scope may be called `constructor`. */
+const wordOf = (words: Record<string, string>, name: string): string | undefined =>
+  Object.hasOwn(words, name) ? words[name] : undefined;
+
 function describe(base: string, level: ScopeLevel): string {
   const [resource = '', action = '', claim = ''] = base.split(':');
-  const composed = `${ACTION_WORDS[action] ?? action} ${(claim || resource).replaceAll('_', ' ')} (${resource.replaceAll('_', ' ')}).`;
-  const sentence = DESCRIPTIONS[base] ?? composed;
+  const composed = `${wordOf(ACTION_WORDS, action) ?? action} ${(claim || resource).replaceAll('_', ' ')} (${resource.replaceAll('_', ' ')}).`;
+  const sentence = wordOf(DESCRIPTIONS, base) ?? composed;
   const reach = { USER: '', ADMIN: ' For the whole account.', MASTER: ' For the account and its sub accounts.' }[level];
   return sentence + reach;
 }

@@ -40,8 +40,8 @@ export async function connectServerToServer(
     ]);
   }
   const tenant = await requireTenant(deps.db, input.tenantId);
-  const [app] = await deps.db.query<AppClient & { kind: ProviderAppKind; requiredScopes: string[] }>(sql`
-    SELECT id, kind, required_scopes AS "requiredScopes", environment, client_id AS "clientId",
+  const [app] = await deps.db.query<AppClient & { kind: ProviderAppKind }>(sql`
+    SELECT id, kind, environment, client_id AS "clientId",
       secret_version AS "secretVersion", sealed_client_secret AS "sealedClientSecret",
       CASE WHEN former_client_secret_retires_at > now() THEN sealed_former_client_secret END
         AS "sealedFormerClientSecret"

@@ -9,6 +9,8 @@ const CONNECT_TIMEOUT_MS = 3_000;
 const HEADERS_TIMEOUT_MS = 10_000;
 const BODY_TIMEOUT_MS = 5_000;
 
+const GATEWAY_STATUSES: ReadonlySet<number> = new Set([408, 502, 504]);
+
 /** An honest answer is a few KiB; more than this is not one, and is not held in memory. */
 const MAX_BODY_BYTES = 64 * 1024;
 
@@ -153,7 +155,9 @@ function dispatchOnce(agent: Agent, request: HttpRequest, deadlineMs: number, cl
 export function commonFailure(answer: HttpAnswer): ZoomError | null {
   const { status, retryAfterSeconds } = answer;
   if (status === 429) return new ZoomRateLimitedError(retryAfterSeconds);
-  if (status === 408 || status >= 500) return new ZoomUnavailableError('answered', retryAfterSeconds);
+  // Said by something in front of Zoom that waited for it: what stood behind may have done the work.
+  if (GATEWAY_STATUSES.has(status)) return new ZoomUnavailableError('unanswered', retryAfterSeconds);
+  if (status >= 500) return new ZoomUnavailableError('answered', retryAfterSeconds);
   // No endpoint of Zoom's redirects. Whatever does may stand behind Zoom, so the request may have been carried out.
   if (status >= 300 && status < 400) return new ZoomResponseInvalidError('redirect');
   return null;
