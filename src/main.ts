@@ -9,6 +9,8 @@ import { RootKeyInvalidError, RootKeyMismatchError } from './vault/errors.js';
 const print = (text: string) => process.stdout.write(`${text}\n`);
 const complain = (text: string) => process.stderr.write(`${text}\n`);
 
+const FOLDER_TROUBLES = new Set(['EACCES', 'EEXIST', 'EIO', 'ENOENT', 'ENOSPC', 'ENOTDIR', 'EPERM', 'EROFS']);
+
 /** A sentence for the operator, where the failure is one that they can mend. */
 function explain(error: unknown): string | null {
   const known = [
@@ -21,7 +23,7 @@ function explain(error: unknown): string | null {
   ];
   if (known.some((type) => error instanceof type)) return (error as Error).message;
   const { code, path } = error as NodeJS.ErrnoException;
-  if (code === 'EACCES' || code === 'EROFS' || code === 'ENOSPC' || code === 'ENOTDIR' || code === 'EEXIST') {
+  if (code !== undefined && FOLDER_TROUBLES.has(code)) {
     return `The data folder cannot be used: the system answers ${code}${path === undefined ? '' : ` for ${path}`}. Set LATCHKEY_DATA_DIR to a folder that can be written.`;
   }
   // PostgreSQL's classes 28 (authorization) and 3D (no such database).
