@@ -25,7 +25,11 @@ import { missingScopes } from './scope.js';
 const FIRST_RETRY_SECONDS = 0.5;
 const LONGEST_RETRY_SECONDS = 300;
 const REFRESH_TOKEN_DAYS = 90;
-/** How long a rotated token is tried to be stored. The lease may run out meanwhile; the fence keeps that safe. */
+/**
+ * How long a rotated token is tried to be stored. This process does not ask for the credential again meanwhile; once
+ * the lease and the wait after it have run out another may, and then the fence keeps what is stored consistent, though
+ * one of the two answers is lost.
+ */
 const STORE_PATIENCE_MS = 120_000;
 
 /**
