@@ -24,12 +24,15 @@ async function remark(deps: Pick<Deps, 'log'>, appId: string, write: () => Promi
 }
 
 async function open(deps: Pick<Deps, 'db' | 'log'>, appId: string): Promise<void> {
-  const [opened] = await deps.db.query<{ fresh: boolean }>(sql`
-    UPDATE provider_app SET incident_reason = 'APP_REJECTED', incident_since = coalesce(incident_since, now()),
+  // Of several that find the same out, the first to lock the row sees it without an incident.
+  const [opened] = await deps.db.query<{ isFirst: boolean }>(sql`
+    WITH before AS (SELECT id, incident_reason IS NULL AS is_first FROM provider_app WHERE id = ${appId}::uuid FOR UPDATE)
+    UPDATE provider_app a SET incident_reason = 'APP_REJECTED', incident_since = coalesce(a.incident_since, now()),
       incident_retry_at = now() + make_interval(secs => ${PROBE_INTERVAL_SECONDS})
-    WHERE id = ${appId}::uuid RETURNING incident_since = now()::timestamptz(3) AS fresh`);
-  if (opened?.fresh)
+    FROM before WHERE a.id = before.id RETURNING before.is_first AS "isFirst"`);
+  if (opened?.isFirst) {
     deps.log.error('Zoom refuses the credentials of a provider app', { appId, reason: 'APP_REJECTED' });
+  }
 }
 
 async function close(deps: Pick<Deps, 'db' | 'log'>, appId: string): Promise<void> {
