@@ -26,6 +26,14 @@ export interface Config {
   zoom: Record<'COMMERCIAL' | 'GOVERNMENT', { oauthUrl: string; apiUrl: string }> | null;
   refreshMarginSeconds: number;
   refreshConcurrency: number;
+  /** Refreshes of one tenant that one process runs at once. */
+  refreshesPerTenant: number;
+  /** Scheduled refreshes of one provider app a second, all processes together. */
+  refreshesPerSecond: number;
+  /** Null: connections are not probed. */
+  probeIntervalSeconds: number | null;
+  /** Whether tokens are written to the data folder before the database has them. */
+  spool: boolean;
   leaseSeconds: number;
   providerDeadlineSeconds: number;
   doubtSeconds: number;
@@ -117,6 +125,10 @@ const Settings = z.object({
   ZOOM_GOV_API_URL: provider('https://api.zoomgov.com/v2'),
   LATCHKEY_REFRESH_MARGIN_SECONDS: whole(0, 3_000, 600),
   LATCHKEY_REFRESH_CONCURRENCY: whole(1, 1_000, 32),
+  LATCHKEY_REFRESHES_PER_TENANT: whole(1, 1_000, 24),
+  LATCHKEY_REFRESHES_PER_SECOND: whole(1, 1_000_000, 500),
+  LATCHKEY_PROBE_INTERVAL_SECONDS: whole(0, 604_800, 1_800),
+  LATCHKEY_SPOOL: flag.default(true),
   LATCHKEY_LEASE_SECONDS: whole(1, 600, 30),
   LATCHKEY_PROVIDER_DEADLINE_SECONDS: whole(1, 300, 15),
   LATCHKEY_DOUBT_SECONDS: whole(0, 600, 10),
@@ -193,6 +205,10 @@ export function readConfig(env: Record<string, string | undefined> = process.env
           },
     refreshMarginSeconds: settings.LATCHKEY_REFRESH_MARGIN_SECONDS,
     refreshConcurrency: settings.LATCHKEY_REFRESH_CONCURRENCY,
+    refreshesPerTenant: settings.LATCHKEY_REFRESHES_PER_TENANT,
+    refreshesPerSecond: settings.LATCHKEY_REFRESHES_PER_SECOND,
+    probeIntervalSeconds: settings.LATCHKEY_PROBE_INTERVAL_SECONDS || null,
+    spool: settings.LATCHKEY_SPOOL,
     leaseSeconds: settings.LATCHKEY_LEASE_SECONDS,
     providerDeadlineSeconds: settings.LATCHKEY_PROVIDER_DEADLINE_SECONDS,
     doubtSeconds: settings.LATCHKEY_DOUBT_SECONDS,

@@ -20,6 +20,7 @@ import type { Log } from './log.js';
 import { createSandbox, type Sandbox } from './sandbox/sandbox.js';
 import { createJobs } from './scheduler/jobs.js';
 import { createScheduler } from './scheduler/scheduler.js';
+import { createSpool } from './spool/spool.js';
 import { createLocalRootKeys } from './vault/root-key.js';
 import { createVault } from './vault/vault.js';
 import { createZoom } from './zoom/zoom.js';
@@ -141,11 +142,13 @@ async function start(
   });
   cleanup.add(() => zoom.close());
   const feed = createFeed({ clock, pollMs: config.eventPollMs });
+  const spool = createSpool({ folder: config.spool ? join(config.dataDir, 'spool') : null, log });
   const deps: Deps = {
     db,
     vault,
     zoom,
     feed,
+    spool,
     clock,
     log,
     settings: {
@@ -156,11 +159,17 @@ async function start(
       refreshMarginSeconds: config.refreshMarginSeconds,
       leaseSeconds: config.leaseSeconds,
       doubtSeconds: config.doubtSeconds,
+      providerDeadlineSeconds: config.providerDeadlineSeconds,
+      refreshesPerTenant: config.refreshesPerTenant,
+      refreshesPerSecond: config.refreshesPerSecond,
+      probeIntervalSeconds: config.probeIntervalSeconds,
       failuresBeforeDegraded: FAILURES_BEFORE_DEGRADED,
     },
   };
   const refresher = createRefresher(deps);
   cleanup.add(() => refresher.drain());
+  // Before anything is read or refreshed: what a crash has left here may be the only live tokens of their grants.
+  await refresher.replay({ all: true });
   const healthEvents = createHealthEventStream(createHealthEventLog(db), feed);
   const { adminKey, ...adminKeyOrigin } = await readDevelopmentAdminKey(config);
   const development = !config.production;
@@ -171,7 +180,13 @@ async function start(
     api: config.role !== 'worker',
   });
 
-  const jobs = config.role === 'api' ? [] : createJobs(deps, refresher, { concurrency: config.refreshConcurrency });
+  const jobs = createJobs(
+    { ...deps, refresher },
+    {
+      schedules: config.role !== 'api',
+      concurrency: config.refreshConcurrency,
+    },
+  );
   const scheduler = createScheduler({ jobs, clock, log });
   scheduler.start();
   cleanup.add(async () => {

@@ -8,7 +8,8 @@ import { startTestServer } from './support/server.js';
 import { registerApp } from './support/story.js';
 
 const server = await startTestServer({ LATCHKEY_ROLE: 'api' });
-const deps = { db: server.db, settings: { leaseSeconds: 1, doubtSeconds: 0 } as never };
+const deps = { db: server.db, settings: { leaseSeconds: 1, doubtSeconds: 0, refreshesPerSecond: 100 } as never };
+const room = { limit: 10, busy: [] as string[], pausedApps: [], running: new Map<string, number>(), perTenant: 10 };
 
 test('a credential that this process is still at is not taken up again, however long its lease is over', async () => {
   const connection = await connectUser(server);
@@ -16,8 +17,8 @@ test('a credential that this process is still at is not taken up again, however 
   await server.db.query(sql`
     UPDATE credential SET refresh_state = 'REFRESHING', lease_until = now() - interval '1 hour'
     WHERE grant_id = ${connection.rowId}::uuid`);
-  expect(await takeDueLeases(deps, 10, [connection.rowId])).toEqual([]);
-  expect(await takeDueLeases(deps, 10, [])).toMatchObject([{ grantId: connection.rowId, inDoubt: true }]);
+  expect(await takeDueLeases(deps, { ...room, busy: [connection.rowId] })).toEqual([]);
+  expect(await takeDueLeases(deps, room)).toMatchObject([{ grantId: connection.rowId, inDoubt: true }]);
 });
 
 test('an incident of an app is logged once when it opens and once when it ends', async () => {

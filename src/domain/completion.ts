@@ -72,7 +72,9 @@ export async function completeAuthorization(
     const { environment } = session;
     identity = await deps.zoom.currentUser({ environment, apiUrl: tokens.apiUrl, accessToken: tokens.accessToken });
   } catch (error) {
-    await persist(deps, STORE_PATIENCE_MS, (tx) => queueRevocation(deps, tx, session, withExpiry(deps, tokens)));
+    await persist(deps, { patienceMs: STORE_PATIENCE_MS }, (tx) =>
+      queueRevocation(deps, tx, session, withExpiry(deps, tokens)),
+    );
     void revokePending(deps);
     return fail(deps, session, failureOf(error));
   }
@@ -145,7 +147,7 @@ async function settle(
   const { tenantId, sessionId, appId } = session;
   const { tokens, identity } = granted;
   const isInstallation = session.grantKind === 'INSTALLATION';
-  await persist(deps, STORE_PATIENCE_MS, async (tx) => {
+  await persist(deps, { patienceMs: STORE_PATIENCE_MS }, async (tx) => {
     const [open] = await tx.query(sql`
       SELECT id FROM authorization_session WHERE id = ${sessionId}::uuid AND status = 'AWAITING_COMPLETION' FOR UPDATE`);
     // An earlier attempt of ours committed and its answer was lost.

@@ -142,7 +142,7 @@ const warningOf = (candidate: Candidate, outcome: RefreshOutcome | null): Health
 /** A failure of ours, such as a database that takes no writes, does not withhold a token that is still valid either. */
 async function attempt(deps: CredentialDeps, candidate: Candidate, version: number): Promise<RefreshOutcome> {
   try {
-    return await deps.refresher.refresh({ grantId: candidate.grantId, version });
+    return await deps.refresher.refresh({ grantId: candidate.grantId, tenantId: candidate.tenantId, version });
   } catch (error) {
     if (!isUsable(candidate)) throw error;
     return { kind: 'failed', reason: 'PROVIDER_UNAVAILABLE', retryAfterSeconds: 1 };

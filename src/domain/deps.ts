@@ -2,6 +2,7 @@ import type { Clock } from '../clock.js';
 import type { Database } from '../database/database.js';
 import type { Feed } from '../feed/feed.js';
 import type { Log } from '../log.js';
+import type { Spool } from '../spool/spool.js';
 import type { Vault } from '../vault/vault.js';
 import type { Zoom } from '../zoom/zoom.js';
 
@@ -21,6 +22,14 @@ export interface DomainSettings {
   leaseSeconds: number;
   /** How long after a lease ran out the outcome is still awaited before the refresh is tried once more. */
   doubtSeconds: number;
+  /** Longest a request to the provider takes. Below the lease. */
+  providerDeadlineSeconds: number;
+  /** Refreshes of one tenant that one process runs at once. */
+  refreshesPerTenant: number;
+  /** Scheduled refreshes of one provider app a second, all processes together. */
+  refreshesPerSecond: number;
+  /** How often the provider is asked whether a grant still holds; null: never by itself. */
+  probeIntervalSeconds: number | null;
   /** Failed refreshes in a row that turn a healthy grant to DEGRADED. */
   failuresBeforeDegraded: number;
 }
@@ -31,6 +40,7 @@ export interface Deps {
   vault: Vault;
   zoom: Zoom;
   feed: Feed;
+  spool: Spool;
   clock: Clock;
   log: Log;
   settings: DomainSettings;

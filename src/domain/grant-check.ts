@@ -12,8 +12,8 @@ import {
 } from '../zoom/errors.js';
 import type { Deps } from './deps.js';
 import { credentialPlace, lockGrant } from './grant.js';
-import { afterSuccess, isLive } from './health.js';
-import { healthFrom, recordTransitions, type HealthColumns } from './health-event.js';
+import { isLive, nextHealth } from './health.js';
+import { recordTransitions, type HealthColumns } from './health-event.js';
 import type { Refresher } from './refresh.js';
 
 interface GrantToCheck extends HealthColumns {
@@ -44,8 +44,8 @@ async function requireLiveGrant(deps: Pick<Deps, 'db'>, id: string): Promise<Gra
  * @throws {ProviderUnavailableError} the provider could not be asked, or another process is asking it.
  */
 export async function refreshGrant(deps: Deps & { refresher: Refresher }, id: string): Promise<string> {
-  const { version } = await requireLiveGrant(deps, id);
-  const outcome = await deps.refresher.refresh({ grantId: id, version }, { force: true });
+  const { tenantId, version } = await requireLiveGrant(deps, id);
+  const outcome = await deps.refresher.refresh({ grantId: id, tenantId, version }, { force: true });
   if (outcome.kind === 'refreshed') return id;
   if (outcome.kind === 'failed') throw new ProviderUnavailableError(outcome.reason, outcome.retryAfterSeconds);
   const now = await requireLiveGrant(deps, id);
@@ -68,7 +68,7 @@ export async function checkGrant(deps: Deps & { refresher: Refresher }, id: stri
     await deps.zoom.currentUser({ environment: grant.environment, apiUrl: grant.apiUrl, accessToken });
   } catch (error) {
     if (error instanceof ZoomAccessTokenRejectedError || error instanceof ZoomGrantInvalidError) {
-      const outcome = await deps.refresher.refresh({ grantId: id, version: grant.version }, { force: true });
+      const outcome = await deps.refresher.refresh({ ...grant, grantId: id }, { force: true });
       if (outcome.kind === 'failed') throw new ProviderUnavailableError(outcome.reason, outcome.retryAfterSeconds);
       return id;
     }
@@ -81,9 +81,8 @@ export async function checkGrant(deps: Deps & { refresher: Refresher }, id: stri
     const [checked] = await tx.query<{ missingScopes: string[] }>(sql`
       UPDATE provider_grant SET health_checked_at = now() WHERE id = ${id}::uuid
       RETURNING missing_scopes AS "missingScopes"`);
-    // A failing refresh is not disproved by a token that still works: the incident stays open until one succeeds.
-    if (locked.health.reason === 'PROVIDER_UNAVAILABLE' || locked.health.reason === 'RATE_LIMITED') return;
-    const next = afterSuccess(healthFrom(locked), checked?.missingScopes ?? []);
+    const missing = checked?.missingScopes ?? [];
+    const next = nextHealth(locked.health, { kind: 'worked', by: 'probe', missingScopes: missing });
     await recordTransitions(tx, [{ grantId: id, tenantId: locked.tenantId, previous: locked.health, next }]);
   });
   deps.feed.publish(HEALTH_TOPIC);

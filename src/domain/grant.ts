@@ -2,16 +2,20 @@ import { randomUUID } from 'node:crypto';
 import sql from 'sql-template-tag';
 import type { Sql } from '../database/database.js';
 import type { GrantKind, ProviderAppKind } from '../generated/prisma/enums.js';
-import type { Sealed, Vault } from '../vault/vault.js';
+import type { Sealed, Sealer } from '../vault/vault.js';
 import type { TokenSet, ZoomIdentity } from '../zoom/zoom.js';
 import type { Deps } from './deps.js';
-import { afterSuccess, healthOf, type HealthState } from './health.js';
+import { healthOf, nextHealth, type HealthState } from './health.js';
 import { healthFrom, recordTransitions, type HealthColumns, type Transition } from './health-event.js';
 import { queueRevocation } from './revocation-queue.js';
 import { missingScopes } from './scope.js';
 
-/** The provider's documented idle limit of a refresh token. */
-const REFRESH_TOKEN_DAYS = 90;
+/**
+ * The provider's documented idle limit of a refresh token.
+ *
+ * @see https://developers.zoom.us/docs/integrations/oauth/ (read November 2026)
+ */
+export const REFRESH_TOKEN_DAYS = 90;
 
 export const credentialPlace = (
   grant: { id: string; tenantId: string },
@@ -20,19 +24,19 @@ export const credentialPlace = (
 ) => ({ tenantId: grant.tenantId, table: 'credential', column, recordId: grant.id, version });
 
 /** Seals the tokens of one version of a credential. */
-export async function sealTokens(
-  vault: Vault,
-  tx: Sql,
+export function sealTokens(
+  sealer: Sealer,
   grant: { id: string; tenantId: string },
   version: number,
   tokens: Pick<TokenSet, 'accessToken' | 'refreshToken'>,
 ) {
-  const access = await vault.seal(tx, credentialPlace(grant, 'sealed_access_token', version), tokens.accessToken);
-  const refresh =
-    tokens.refreshToken === null
-      ? null
-      : await vault.seal(tx, credentialPlace(grant, 'sealed_refresh_token', version), tokens.refreshToken);
-  return { access: access.sealed, refresh: refresh?.sealed ?? null, keyVersion: access.keyVersion };
+  const { accessToken, refreshToken } = tokens;
+  return {
+    access: sealer.seal(credentialPlace(grant, 'sealed_access_token', version), accessToken),
+    refresh:
+      refreshToken === null ? null : sealer.seal(credentialPlace(grant, 'sealed_refresh_token', version), refreshToken),
+    keyVersion: sealer.keyVersion,
+  };
 }
 
 /**
@@ -42,6 +46,20 @@ export async function sealTokens(
 export function refreshDelaySeconds(lifeSeconds: number, marginSeconds: number, random = Math.random()): number {
   const margin = Math.min(marginSeconds, lifeSeconds / 2);
   return Math.max(0, lifeSeconds - margin - random * margin * 0.2);
+}
+
+/**
+ * When a connection is probed: after the interval, give or take a quarter at random; null where the next refresh comes
+ * first, which tells as much.
+ */
+export function probeDelaySeconds(
+  refreshDelay: number,
+  interval: number | null,
+  random = Math.random(),
+): number | null {
+  if (interval === null) return null;
+  const delay = interval * (0.75 + random / 2);
+  return delay < refreshDelay ? delay : null;
 }
 
 /** What a completed consent is stored from. */
@@ -91,7 +109,10 @@ export async function storeGrant(
   if (existing !== undefined && app.kind !== 'SERVER_TO_SERVER' && existing.providerUserId !== identity.userId) {
     await surrenderTokens(deps, tx, { ...existing, health: healthFrom(existing) });
   }
-  const next = afterSuccess(healthOf('CONNECTED'), missing);
+  const next = nextHealth(existing === undefined ? healthOf('CONNECTED') : healthFrom(existing), {
+    kind: 'consented',
+    missingScopes: missing,
+  });
   const [stored] = await tx.query<{ id: string }>(sql`
     INSERT INTO provider_grant (id, kind, tenant_id, app_id, subject, external_user_id, provider_account_id,
       provider_user_id, provider_user_email, provider_user_name, granted_scopes, missing_scopes, health_status,
@@ -108,7 +129,8 @@ export async function storeGrant(
     RETURNING id`);
   if (stored === undefined) throw new Error('The grant was not stored.');
   const grant = { id: stored.id, tenantId: input.tenantId };
-  await storeCredential(deps, tx, grant, tokens, input.ageSeconds);
+  await storeCredential(deps, tx, { ...grant, appId: app.id }, tokens, input.ageSeconds);
+  if (input.kind === 'INSTALLATION') await putUsersOnTrial(tx, input.tenantId, identity.accountId);
 
   const transitions: Transition[] = [
     {
@@ -129,7 +151,7 @@ export async function storeGrant(
 async function storeCredential(
   deps: Pick<Deps, 'vault' | 'settings'>,
   tx: Sql,
-  grant: { id: string; tenantId: string },
+  grant: { id: string; tenantId: string; appId: string },
   tokens: TokenSet,
   ageSeconds: number,
 ): Promise<void> {
@@ -137,24 +159,25 @@ async function storeCredential(
   const [current] = await tx.query<{ version: number }>(sql`
     SELECT version FROM credential WHERE grant_id = ${grant.id}::uuid FOR UPDATE`);
   const version = (current?.version ?? 0) + 1;
-  const sealed = await sealTokens(deps.vault, tx, grant, version, tokens);
+  const sealed = sealTokens(await deps.vault.sealer(tx, grant.tenantId), grant, version, tokens);
   const life = tokens.expiresInSeconds - ageSeconds;
   const delay = refreshDelaySeconds(life, deps.settings.refreshMarginSeconds);
+  const probeDelay = probeDelaySeconds(delay, deps.settings.probeIntervalSeconds);
   const refreshable = tokens.refreshToken !== null;
   await tx.query(sql`
-    INSERT INTO credential (grant_id, version, sealed_access_token, sealed_refresh_token, key_version, scopes, api_url,
-      issued_at, expires_at, refresh_expires_at, next_refresh_at, refresh_state, fence, failures)
-    VALUES (${grant.id}::uuid, ${version}, ${sealed.access}, ${sealed.refresh}, ${sealed.keyVersion},
+    INSERT INTO credential (grant_id, tenant_id, app_id, version, sealed_access_token, sealed_refresh_token, key_version, scopes, api_url,
+      issued_at, expires_at, refresh_expires_at, next_refresh_at, next_probe_at, refresh_state, fence, failures)
+    VALUES (${grant.id}::uuid, ${grant.tenantId}::uuid, ${grant.appId}::uuid, ${version}, ${sealed.access}, ${sealed.refresh}, ${sealed.keyVersion},
       ${tokens.scopes}::text[], ${tokens.apiUrl}, now() - make_interval(secs => ${ageSeconds}),
       now() + make_interval(secs => ${life}),
       CASE WHEN ${refreshable} THEN now() + make_interval(days => ${REFRESH_TOKEN_DAYS}) END,
-      now() + make_interval(secs => ${delay}), 'IDLE', 1, 0)
+      now() + make_interval(secs => ${delay}), now() + make_interval(secs => ${probeDelay}::float8), 'IDLE', 1, 0)
     ON CONFLICT (grant_id) DO UPDATE SET version = excluded.version,
       sealed_access_token = excluded.sealed_access_token, sealed_refresh_token = excluded.sealed_refresh_token,
       key_version = excluded.key_version, scopes = excluded.scopes, api_url = excluded.api_url,
       issued_at = excluded.issued_at, expires_at = excluded.expires_at,
       refresh_expires_at = excluded.refresh_expires_at, next_refresh_at = excluded.next_refresh_at,
-      refresh_state = 'IDLE', fence = credential.fence + 1, lease_until = NULL, failures = 0, failure_reason = NULL,
+      next_probe_at = excluded.next_probe_at, on_trial = false, refresh_state = 'IDLE', fence = credential.fence + 1, lease_until = NULL, failures = 0, failure_reason = NULL,
       retry_at = NULL`);
 }
 
@@ -183,7 +206,7 @@ export async function supersedeOthers(
     grantId: other.id,
     tenantId: other.tenantId,
     previous: healthFrom(other),
-    next: healthOf('SUPERSEDED'),
+    next: nextHealth(healthFrom(other), { kind: 'ended', reason: 'SUPERSEDED' }),
   }));
 }
 
@@ -220,8 +243,32 @@ export async function surrenderTokens(
 /** Ends refreshing of a credential whose tokens are dead at the provider, and fences off one that is under way. */
 async function retireCredential(tx: Sql, grantId: string): Promise<void> {
   await tx.query(sql`
-    UPDATE credential SET fence = fence + 1, refresh_state = 'IDLE', lease_until = NULL, next_refresh_at = NULL
+    UPDATE credential SET fence = fence + 1, refresh_state = 'IDLE', lease_until = NULL, next_refresh_at = NULL,
+      next_probe_at = NULL, on_trial = false
     WHERE grant_id = ${grantId}::uuid`);
+}
+
+/**
+ * An administrator has installed the app again: what ended for the users of the account because it had been disallowed
+ * may be over. One refresh of each finds out; those that are still refused stay as they are.
+ */
+async function putUsersOnTrial(tx: Sql, tenantId: string, accountId: string): Promise<void> {
+  await tx.query(sql`
+    UPDATE credential c SET on_trial = true, next_refresh_at = now(), refresh_state = 'IDLE', lease_until = NULL,
+      retry_at = NULL
+    FROM provider_grant g
+    WHERE g.id = c.grant_id AND g.tenant_id = ${tenantId}::uuid AND g.provider_account_id = ${accountId}
+      AND g.kind = 'USER_CONNECTION' AND g.health_reason IN ('DISABLED_BY_ADMIN', 'GRANT_REJECTED')`);
+}
+
+/** An installation ended at the provider: the connections of the account's users are probed now, not when it is their turn. */
+export async function probeUsersOf(tx: Sql, installation: { tenantId: string; accountId: string }): Promise<void> {
+  await tx.query(sql`
+    UPDATE credential c SET next_probe_at = now()
+    FROM provider_grant g
+    WHERE g.id = c.grant_id AND g.tenant_id = ${installation.tenantId}::uuid
+      AND g.provider_account_id = ${installation.accountId} AND g.kind = 'USER_CONNECTION'
+      AND g.health_status IN ('HEALTHY', 'DEGRADED')`);
 }
 
 /** The health of a grant for update, or undefined where it is gone. */

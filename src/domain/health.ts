@@ -57,33 +57,69 @@ export const remedyFor = (reason: HealthReason): string | null => REMEDY[reason]
 /** Whether tokens of the grant may be used and refreshed. */
 export const isLive = (status: HealthStatus): boolean => status === 'HEALTHY' || status === 'DEGRADED';
 
-/** The provider took the credential: a refresh or a probe succeeded. Only a new consent revives a grant that ended. */
-export function afterSuccess(current: HealthState, missingScopes: readonly string[]): HealthState {
-  if (!isLive(current.status)) return current;
+/** Something that was found out about a grant. */
+export type HealthFact =
+  /** Consent was given. */
+  | { kind: 'consented'; missingScopes: readonly string[] }
+  /** The provider took the credential: it was renewed, or a request with it was answered. */
+  | { kind: 'worked'; by: 'refresh' | 'probe'; missingScopes: readonly string[] }
+  /** Tokens that had been taken for lost, or a grant that had ended at the provider, turned out to be good. */
+  | { kind: 'revived'; missingScopes: readonly string[] }
+  /** The app has come to require other scopes. */
+  | { kind: 'required'; missingScopes: readonly string[] }
+  /** A refresh failed in a way that may pass, for the `failures`th time in a row. */
+  | { kind: 'failed'; reason: HealthReason; failures: number; threshold: number }
+  /**
+   * The provider refused the grant for good. `inDoubt`: an earlier refresh may have been answered unread. `idle`: the
+   * provider's limit for an unused token had passed.
+   */
+  | { kind: 'rejected'; rejection: GrantRejection; inDoubt: boolean; idle: boolean }
+  /** It was ended from outside. */
+  | { kind: 'ended'; reason: 'DISCONNECTED' | 'DEAUTHORIZED_AT_PROVIDER' | 'SUPERSEDED' };
+
+/**
+ * The health of a grant once a fact is known: the only rule by which health changes. Pure.
+ *
+ * - Only a new consent or proof of good tokens revives a grant that ended; what ended keeps the reason it ended for,
+ *   unless it is ended on purpose later.
+ * - One incident is one reason: a degraded grant keeps the reason it was degraded for until it recovers.
+ * - A probe does not disprove a failing refresh: such an incident is over when a refresh succeeds.
+ */
+export function nextHealth(current: HealthState, fact: HealthFact): HealthState {
+  switch (fact.kind) {
+    case 'consented':
+      return fact.missingScopes.length > 0 ? healthOf('SCOPES_MISSING') : healthOf('CONNECTED');
+    case 'worked':
+      if (!isLive(current.status) || (fact.by === 'probe' && isOutage(current.reason))) return current;
+      return withScopes(current, fact.missingScopes);
+    case 'revived':
+      if (current.status === 'REVOKED') return current;
+      return withScopes(current, fact.missingScopes);
+    case 'required':
+      if (current.status !== 'HEALTHY' && current.reason !== 'SCOPES_MISSING') return current;
+      return withScopes(current, fact.missingScopes);
+    case 'failed':
+      if (current.status !== 'HEALTHY' || fact.failures < fact.threshold) return current;
+      return healthOf(fact.reason);
+    case 'rejected':
+      return isLive(current.status) ? healthOf(reasonOf(fact)) : current;
+    case 'ended':
+      return current.status === 'REVOKED' ? current : healthOf(fact.reason);
+  }
+}
+
+const isOutage = (reason: HealthReason) => reason === 'PROVIDER_UNAVAILABLE' || reason === 'RATE_LIMITED';
+
+function withScopes(current: HealthState, missingScopes: readonly string[]): HealthState {
   if (missingScopes.length > 0) return healthOf('SCOPES_MISSING');
   return current.status === 'HEALTHY' ? current : healthOf('RECOVERED');
 }
 
-/**
- * A refresh failed in a way that may pass. A healthy grant stays so until `threshold` failures in a row; one incident
- * keeps the reason it opened with.
- */
-export function afterTransientFailure(
-  current: HealthState,
-  failure: { reason: HealthReason; failures: number; threshold: number },
-): HealthState {
-  if (current.status !== 'HEALTHY' || failure.failures < failure.threshold) return current;
-  return healthOf(failure.reason);
-}
-
-/** The provider refused the grant for good. `inDoubt`: an earlier refresh may have been answered unread. */
-export function afterRejection(
-  current: HealthState,
-  { rejection, inDoubt }: { rejection: GrantRejection; inDoubt: boolean },
-): HealthState {
-  // What ended keeps the reason it ended for.
-  if (!isLive(current.status)) return current;
-  return healthOf(inDoubt && rejection === 'REJECTED' ? 'ROTATION_LOST' : REJECTION[rejection]);
+/** The provider names no cause for most refusals; what we know of the token tells the two that can be told. */
+function reasonOf({ rejection, inDoubt, idle }: Extract<HealthFact, { kind: 'rejected' }>): HealthReason {
+  if (rejection !== 'REJECTED') return REJECTION[rejection];
+  if (inDoubt) return 'ROTATION_LOST';
+  return idle ? 'GRANT_EXPIRED' : 'GRANT_REJECTED';
 }
 
 export const sameHealth = (a: HealthState, b: HealthState): boolean => a.status === b.status && a.reason === b.reason;

@@ -2,7 +2,7 @@ import sql from 'sql-template-tag';
 import type { Deps } from './deps.js';
 
 /** While an incident is open, one refresh per interval finds out whether it is over. */
-const PROBE_INTERVAL_SECONDS = 30;
+export const INCIDENT_PROBE_SECONDS = 30;
 
 /**
  * Opens the incident of an app whose own credentials the provider refuses: its refreshes pause, and no grant is marked,
@@ -28,7 +28,7 @@ async function open(deps: Pick<Deps, 'db' | 'log'>, appId: string): Promise<void
   const [opened] = await deps.db.query<{ isFirst: boolean }>(sql`
     WITH before AS (SELECT id, incident_reason IS NULL AS is_first FROM provider_app WHERE id = ${appId}::uuid FOR UPDATE)
     UPDATE provider_app a SET incident_reason = 'APP_REJECTED', incident_since = coalesce(a.incident_since, now()),
-      incident_retry_at = now() + make_interval(secs => ${PROBE_INTERVAL_SECONDS})
+      incident_retry_at = now() + make_interval(secs => ${INCIDENT_PROBE_SECONDS})
     FROM before WHERE a.id = before.id RETURNING before.is_first AS "isFirst"`);
   if (opened?.isFirst) {
     deps.log.error('Zoom refuses the credentials of a provider app', { appId, reason: 'APP_REJECTED' });
@@ -42,8 +42,8 @@ async function close(deps: Pick<Deps, 'db' | 'log'>, appId: string): Promise<voi
   if (closed.length === 0) return;
   // What waited for the incident is due.
   await deps.db.query(sql`
-    UPDATE credential SET retry_at = NULL, next_refresh_at = now() FROM provider_grant g
-    WHERE g.id = grant_id AND g.app_id = ${appId}::uuid AND failure_reason = 'APP_REJECTED'`);
+    UPDATE credential SET retry_at = NULL, next_refresh_at = now()
+    WHERE app_id = ${appId}::uuid AND failure_reason = 'APP_REJECTED' AND next_refresh_at IS NOT NULL`);
   deps.log.info('Zoom takes the credentials of a provider app again', { appId, reason: 'RECOVERED' });
 }
 
@@ -54,7 +54,7 @@ async function close(deps: Pick<Deps, 'db' | 'log'>, appId: string): Promise<voi
  */
 export async function waitForIncident(deps: Pick<Deps, 'db'>, appId: string): Promise<number> {
   const [claimed] = await deps.db.query(sql`
-    UPDATE provider_app SET incident_retry_at = now() + make_interval(secs => ${PROBE_INTERVAL_SECONDS})
+    UPDATE provider_app SET incident_retry_at = now() + make_interval(secs => ${INCIDENT_PROBE_SECONDS})
     WHERE id = ${appId}::uuid AND incident_reason IS NOT NULL AND incident_retry_at <= now() RETURNING id`);
   if (claimed !== undefined) return 0;
   const [app] = await deps.db.query<{ seconds: number | null }>(sql`

@@ -1,8 +1,9 @@
 import sql, { join, type Sql as SqlStatement } from 'sql-template-tag';
 import type { ProviderAppKind } from '../generated/prisma/enums.js';
 import type { Sealed } from '../vault/vault.js';
+import type { Sql } from '../database/database.js';
 import type { AppClient } from './app-secret.js';
-import type { Deps } from './deps.js';
+import type { Deps, DomainSettings } from './deps.js';
 
 /**
  * The right to refresh one credential, until the lease runs out. The fence it carries is what a commit is compared
@@ -16,6 +17,13 @@ export interface Lease {
   sealedRefreshToken: Sealed | null;
   /** An earlier attempt may have reached the provider without its answer being read. */
   inDoubt: boolean;
+  /** The provider's limit for an unused refresh token has passed, as far as it is known. */
+  idle: boolean;
+  /** The grant has ended; one refresh finds out whether what ended it is over. */
+  onTrial: boolean;
+  /** The database's time when the lease was taken, and this process's monotonic time when it heard of it. */
+  takenAt: Date;
+  heardAtMs: number;
   failures: number;
   providerAccountId: string;
   grantedScopes: string[];
@@ -28,9 +36,19 @@ export interface Lease {
 /** Whether a refresh spends the stored token; one that is minted anew each time cannot be lost. */
 export const isRotating = (lease: Pick<Lease, 'sealedRefreshToken'>): boolean => lease.sealedRefreshToken !== null;
 
-interface LeaseRow extends Omit<Lease, 'app'>, Omit<AppClient, 'id'> {
+interface LeaseRow extends Omit<Lease, 'app' | 'heardAtMs'>, Omit<AppClient, 'id'> {
   appId: string;
 }
+
+/** Seconds that a lease has been held, by the monotonic clock: a process that was suspended knows how long. */
+export const heldSeconds = (lease: Pick<Lease, 'heardAtMs'>): number => (performance.now() - lease.heardAtMs) / 1_000;
+
+/** The database's time now, as far as this process can tell without asking. */
+export const databaseNow = (lease: Pick<Lease, 'takenAt' | 'heardAtMs'>): Date =>
+  new Date(lease.takenAt.getTime() + heldSeconds(lease) * 1_000);
+
+/** Tokens of a grant that ended are not refreshed, but for the one that is on trial. */
+const IS_WANTED = sql`(g.health_status IN ('HEALTHY', 'DEGRADED') OR c.on_trial)`;
 
 /**
  * Takes leases in one statement, committed before the provider is called.
@@ -38,34 +56,34 @@ interface LeaseRow extends Omit<Lease, 'app'>, Omit<AppClient, 'id'> {
  * @param candidates a query of `grant_id`s. Of several processes that ask at once, one gets each credential: the row
  * must be idle, or in doubt for longer than the wait that settles doubts by themselves.
  */
-async function takeLeases(deps: Pick<Deps, 'db' | 'settings'>, candidates: SqlStatement): Promise<Lease[]> {
-  const { leaseSeconds, doubtSeconds } = deps.settings;
-  const rows = await deps.db.query<LeaseRow>(sql`
+async function takeLeases(tx: Sql, { leaseSeconds, doubtSeconds }: DomainSettings, candidates: SqlStatement) {
+  const rows = await tx.query<LeaseRow>(sql`
     WITH candidate AS (${candidates})
-    UPDATE credential c SET fence = c.fence + 1, lease_until = now() + make_interval(secs => ${leaseSeconds}),
-      retry_at = NULL, refresh_state = CASE WHEN c.refresh_state = 'IDLE' THEN 'REFRESHING' ELSE 'IN_DOUBT' END::"RefreshState"
+    UPDATE credential c SET fence = c.fence + 1,
+      lease_until = clock_timestamp() + make_interval(secs => ${leaseSeconds}), retry_at = NULL,
+      refresh_state = CASE WHEN c.refresh_state = 'IDLE' THEN 'REFRESHING' ELSE 'IN_DOUBT' END::"RefreshState"
     FROM candidate, provider_grant g, provider_app a
-    WHERE c.grant_id = candidate.grant_id AND g.id = c.grant_id AND a.id = g.app_id
-      AND g.health_status IN ('HEALTHY', 'DEGRADED')
+    WHERE c.grant_id = candidate.grant_id AND g.id = c.grant_id AND a.id = g.app_id AND ${IS_WANTED}
       AND (c.refresh_state = 'IDLE' OR c.lease_until + make_interval(secs => ${doubtSeconds}) < now())
     RETURNING c.grant_id AS "grantId", g.tenant_id AS "tenantId", c.fence, c.version,
-      c.sealed_refresh_token AS "sealedRefreshToken", c.refresh_state = 'IN_DOUBT' AND c.sealed_refresh_token IS NOT NULL AS "inDoubt", c.failures,
-      g.provider_account_id AS "providerAccountId", g.granted_scopes AS "grantedScopes",
-      a.kind AS "appKind",
+      c.sealed_refresh_token AS "sealedRefreshToken",
+      c.refresh_state = 'IN_DOUBT' AND c.sealed_refresh_token IS NOT NULL AS "inDoubt", c.failures,
+      coalesce(c.refresh_expires_at < now(), false) AS idle, c.on_trial AS "onTrial",
+      clock_timestamp() AS "takenAt", g.provider_account_id AS "providerAccountId",
+      g.granted_scopes AS "grantedScopes", a.kind AS "appKind",
       a.incident_reason IS NOT NULL AS "appIncident", a.id AS "appId", a.environment,
       a.client_id AS "clientId", a.secret_version AS "secretVersion", a.sealed_client_secret AS "sealedClientSecret",
       CASE WHEN a.former_client_secret_retires_at > now() THEN a.sealed_former_client_secret END
         AS "sealedFormerClientSecret"`);
+  const heardAtMs = performance.now();
   return rows.map(
-    ({ appId, environment, clientId, secretVersion, sealedClientSecret, sealedFormerClientSecret, ...lease }) => ({
-      ...lease,
+    ({ appId, environment, clientId, secretVersion, sealedClientSecret, sealedFormerClientSecret, ...row }): Lease => ({
+      ...row,
+      heardAtMs,
       app: { id: appId, environment, clientId, secretVersion, sealedClientSecret, sealedFormerClientSecret },
     }),
   );
 }
-
-/** The app has no incident, or finding out whether it is over is allowed again. */
-const INCIDENT_MAY_BE_OVER = sql`(a.incident_reason IS NULL OR a.incident_retry_at <= now())`;
 
 /**
  * The lease of one credential, if it still is at the version that the caller found wanting.
@@ -80,9 +98,11 @@ export async function takeLease(
   // What waits for an incident of the app waits as long as that, not until its own time.
   const patience = force
     ? sql`TRUE`
-    : sql`(c.retry_at IS NULL OR c.retry_at <= now() OR (c.failure_reason = 'APP_REJECTED' AND ${INCIDENT_MAY_BE_OVER}))`;
+    : sql`(c.retry_at IS NULL OR c.retry_at <= now() OR (c.failure_reason = 'APP_REJECTED'
+        AND (a.incident_reason IS NULL OR a.incident_retry_at <= now())))`;
   const [lease] = await takeLeases(
-    deps,
+    deps.db,
+    deps.settings,
     sql`
     SELECT c.grant_id FROM credential c
     JOIN provider_grant g ON g.id = c.grant_id JOIN provider_app a ON a.id = g.app_id
@@ -91,37 +111,128 @@ export async function takeLease(
   return lease ?? null;
 }
 
-/** One credential of each app whose incident may be over: a new client secret is not tried only when something is due. */
-const PROBES = sql`ARRAY(
-  SELECT (
-    SELECT w.grant_id FROM credential w JOIN provider_grant o ON o.id = w.grant_id
-    WHERE o.app_id = a.id AND o.health_status IN ('HEALTHY', 'DEGRADED') AND w.failure_reason = 'APP_REJECTED' LIMIT 1
-  ) FROM provider_app a WHERE a.incident_reason IS NOT NULL AND a.incident_retry_at <= now())`;
+/** What a process has room for. */
+export interface Room {
+  /** Leases at most. */
+  limit: number;
+  /** Credentials that it is at itself: one whose lease ran out while its answer waits must not be asked for again. */
+  busy: readonly string[];
+  /** Apps whose provider does not answer at the moment. */
+  pausedApps: readonly string[];
+  /** Refreshes of each tenant that it already runs. */
+  running: ReadonlyMap<string, number>;
+  /** Refreshes of one tenant that it may run. */
+  perTenant: number;
+}
 
 /**
- * Leases of the credentials that are due, the longest overdue first; what others have locked is left to them.
+ * Leases of the credentials that are due, the longest overdue first, as far as the pace of their apps allows; what
+ * others have locked is left to them.
  *
- * @param busy credentials that this process is at itself: one whose lease ran out while its answer waits for the
- * database must not be asked for again.
+ * Apps are looked up one by one, so that the backlog of one, or its incident, keeps no other waiting; of one app's due
+ * credentials a window is looked at, in which no tenant gets more than its share, and tenants that have theirs already
+ * are passed over.
+ *
+ * Takes the lock of each app's pace, which makes processes that ask at once take turns for a few milliseconds.
  */
-export function takeDueLeases(
-  deps: Pick<Deps, 'db' | 'settings'>,
-  limit: number,
-  busy: readonly string[],
-): Promise<Lease[]> {
-  const due = [
-    sql`c.grant_id <> ALL(${busy}::uuid[])`,
-    sql`(c.next_refresh_at <= now() OR c.grant_id = ANY(${PROBES}))`,
-    sql`(c.refresh_state = 'IDLE' OR c.lease_until + make_interval(secs => ${deps.settings.doubtSeconds}) < now())`,
-    sql`g.health_status IN ('HEALTHY', 'DEGRADED')`,
-    INCIDENT_MAY_BE_OVER,
-  ];
-  return takeLeases(
-    deps,
-    sql`
-    SELECT c.grant_id FROM credential c
-    JOIN provider_grant g ON g.id = c.grant_id JOIN provider_app a ON a.id = g.app_id
-    WHERE ${join(due, ' AND ')}
-    ORDER BY c.next_refresh_at LIMIT ${limit} FOR UPDATE OF c SKIP LOCKED`,
+export function takeDueLeases(deps: Pick<Deps, 'db' | 'settings'>, room: Room): Promise<Lease[]> {
+  const { settings } = deps;
+  return deps.db.transaction(async (tx) => {
+    const quotas = await takeTurns(tx, settings, room);
+    if (quotas.length === 0) return [];
+    const due = dueCandidates(settings, room, quotas);
+    const leases = await takeLeases(tx, settings, due);
+    await keepPace(tx, settings, leases);
+    return leases;
+  });
+}
+
+interface Quota {
+  appId: string;
+  quota: number;
+}
+
+/** How many refreshes each app with something due may start now. */
+async function takeTurns(tx: Sql, settings: DomainSettings, room: Room): Promise<Quota[]> {
+  const apps = await tx.query<Quota>(sql`
+    SELECT p.app_id AS "appId", CASE WHEN a.incident_reason IS NOT NULL THEN 1
+      ELSE least(${room.limit}, floor(extract(epoch FROM now() - greatest(p.paced_until, now() - interval '1 second'))
+        * ${settings.refreshesPerSecond}::float8))::int END AS quota
+    FROM refresh_pace p JOIN provider_app a ON a.id = p.app_id
+    WHERE p.paced_until < now() AND p.app_id <> ALL(${room.pausedApps}::uuid[])
+      AND (a.incident_reason IS NULL OR a.incident_retry_at <= now())
+      AND (a.incident_reason IS NOT NULL
+        OR EXISTS (SELECT 1 FROM credential c WHERE c.app_id = p.app_id AND c.next_refresh_at <= now()))
+    ORDER BY p.app_id FOR UPDATE OF p`);
+  return shareOut(
+    room.limit,
+    apps.filter(({ quota }) => quota > 0),
   );
+}
+
+/** Everybody gets what they can use, or the same as the others. */
+function shareOut(limit: number, wishes: readonly Quota[]): Quota[] {
+  let left = limit;
+  const modest = wishes.toSorted((a, b) => a.quota - b.quota);
+  return modest.flatMap(({ appId, quota }, index) => {
+    const share = Math.min(quota, Math.ceil(left / (modest.length - index)));
+    left -= share;
+    return share > 0 ? [{ appId, quota: share }] : [];
+  });
+}
+
+/** Candidates looked at for each that may be taken, so that a tenant with many due does not hide the others. */
+const WINDOW = 4;
+
+function dueCandidates(settings: DomainSettings, room: Room, quotas: readonly Quota[]): SqlStatement {
+  const running = [...room.running];
+  const full = running.filter(([, count]) => count >= room.perTenant).map(([tenantId]) => tenantId);
+  const free = [
+    sql`c.app_id = app.id`,
+    sql`c.grant_id <> ALL(${room.busy}::uuid[])`,
+    sql`c.tenant_id <> ALL(${full}::uuid[])`,
+    sql`(c.refresh_state = 'IDLE' OR c.lease_until + make_interval(secs => ${settings.doubtSeconds}) < now())`,
+    sql`EXISTS (SELECT 1 FROM provider_grant g WHERE g.id = c.grant_id AND ${IS_WANTED})`,
+  ];
+  const share = sql`${room.perTenant} - coalesce((
+    SELECT busy.count FROM unnest(${running.map(([tenantId]) => tenantId)}::uuid[],
+      ${running.map(([, count]) => count)}::int[]) AS busy(tenant_id, count) WHERE busy.tenant_id = due.tenant_id), 0)`;
+  // While an app has an incident one of its credentials finds out whether that is over, due or not.
+  return sql`
+    SELECT grant_id FROM (
+      SELECT grant_id, quota, row_number() OVER (PARTITION BY app_id ORDER BY tenant_rank, next_refresh_at) AS app_rank
+      FROM (
+        SELECT due.*, app.quota, ${share} AS share,
+          row_number() OVER (PARTITION BY due.app_id, due.tenant_id ORDER BY due.next_refresh_at) AS tenant_rank
+        FROM unnest(${quotas.map(({ appId }) => appId)}::uuid[], ${quotas.map(({ quota }) => quota)}::int[])
+          AS app(id, quota)
+        CROSS JOIN LATERAL (
+          SELECT c.grant_id, c.app_id, c.tenant_id, c.next_refresh_at FROM credential c
+          WHERE ${join(free, ' AND ')} AND c.next_refresh_at <= (
+            SELECT CASE WHEN incident_reason IS NULL THEN now() ELSE 'infinity' END FROM provider_app WHERE id = app.id)
+          ORDER BY c.next_refresh_at LIMIT app.quota * ${WINDOW} FOR UPDATE OF c SKIP LOCKED
+        ) due
+      ) seen
+      WHERE tenant_rank <= share
+    ) fair
+    WHERE app_rank <= quota`;
+}
+
+/** Counts what was started against the pace of its app. */
+async function keepPace(tx: Sql, { refreshesPerSecond }: DomainSettings, leases: readonly Lease[]): Promise<void> {
+  const started = new Map<string, number>();
+  for (const { app } of leases) started.set(app.id, (started.get(app.id) ?? 0) + 1);
+  await tx.query(sql`
+    UPDATE refresh_pace p SET paced_until = greatest(p.paced_until, now() - interval '1 second')
+      + make_interval(secs => app.started / ${refreshesPerSecond}::float8)
+    FROM unnest(${[...started.keys()]}::uuid[], ${[...started.values()]}::int[])
+      AS app(id, started)
+    WHERE p.app_id = app.id`);
+}
+
+/** The provider asks to slow down: no refresh of the app is scheduled for so long. Readers still ask for theirs. */
+export async function slowDown(deps: Pick<Deps, 'db'>, appId: string, seconds: number): Promise<void> {
+  await deps.db.query(sql`
+    UPDATE refresh_pace SET paced_until = greatest(paced_until, now() + make_interval(secs => ${seconds}))
+    WHERE app_id = ${appId}::uuid`);
 }

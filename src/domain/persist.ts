@@ -11,11 +11,12 @@ const LONGEST_WAIT_MS = 500;
  *
  * `run` must stand being repeated: if a commit succeeded but its answer was lost, it runs once more.
  *
+ * @param options `hurry`: once it aborts, the attempt under way is the last one.
  * @throws the last failure; a DomainError at once, since trying again would not change it.
  */
 export async function persist<T>(
   deps: Pick<Deps, 'db' | 'clock' | 'log'>,
-  patienceMs: number,
+  { patienceMs, hurry }: { patienceMs: number; hurry?: AbortSignal },
   run: (tx: Sql) => Promise<T>,
 ): Promise<T> {
   const deadline = deps.clock.now().getTime() + patienceMs;
@@ -23,9 +24,10 @@ export async function persist<T>(
     try {
       return await deps.db.transaction(run);
     } catch (error) {
-      if (error instanceof DomainError || deps.clock.now().getTime() + wait > deadline) throw error;
+      const over = hurry?.aborted || deps.clock.now().getTime() + wait > deadline;
+      if (error instanceof DomainError || over) throw error;
       deps.log.error('tokens could not be stored yet; trying again', {}, error);
-      await deps.clock.sleep(wait);
+      await deps.clock.sleep(wait, hurry);
     }
   }
 }

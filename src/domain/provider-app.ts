@@ -13,7 +13,7 @@ import type { ProviderAppKind, ProviderEnvironment } from '../generated/prisma/e
 import { Secret } from '../secret.js';
 import { openAppSecret, sealAppSecrets, type SealedAppSecrets } from './app-secret.js';
 import type { Deps } from './deps.js';
-import { afterSuccess, isLive } from './health.js';
+import { nextHealth } from './health.js';
 import { healthFrom, recordTransitions, type HealthColumns } from './health-event.js';
 import { isScopeName, missingScopes } from './scope.js';
 import { requireName } from './tenant.js';
@@ -98,6 +98,9 @@ export async function registerProviderApp(deps: Pick<Deps, 'db' | 'vault'>, inpu
         ${required}::text[], ${optional}::text[])
       ON CONFLICT (provider, environment, client_id) DO NOTHING RETURNING id`);
     if (created === undefined) throw new AlreadyExistsError('An app with this client id is registered.');
+    await tx.query(
+      sql`INSERT INTO refresh_pace (app_id, paced_until) VALUES (${id}::uuid, now() - interval '1 second')`,
+    );
   });
   return id;
 }
@@ -215,9 +218,8 @@ async function replaceScopes(
     const missing = missingScopes(scopes.required, grant.grantedScopes);
     await tx.query(sql`UPDATE provider_grant SET missing_scopes = ${missing}::text[] WHERE id = ${grant.id}::uuid`);
     const previous = healthFrom(grant);
-    const concerned = previous.status === 'HEALTHY' || previous.reason === 'SCOPES_MISSING';
-    if (!isLive(previous.status) || !concerned) continue;
-    transitions.push({ grantId: grant.id, tenantId: grant.tenantId, previous, next: afterSuccess(previous, missing) });
+    const next = nextHealth(previous, { kind: 'required', missingScopes: missing });
+    transitions.push({ grantId: grant.id, tenantId: grant.tenantId, previous, next });
   }
   await recordTransitions(tx, transitions);
 }

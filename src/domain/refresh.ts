@@ -1,36 +1,33 @@
-import sql from 'sql-template-tag';
 import { HEALTH_TOPIC } from '../feed/feed.js';
 import type { HealthReason } from '../generated/prisma/enums.js';
-import {
-  ZoomClientRejectedError,
-  ZoomError,
-  ZoomGrantInvalidError,
-  ZoomRateLimitedError,
-  ZoomResponseInvalidError,
-  ZoomUnavailableError,
-} from '../zoom/errors.js';
+import { traceRefresh } from '../diagnostics.js';
+import type { Spooled } from '../spool/spool.js';
+import type { Sealer } from '../vault/vault.js';
+import { VaultOpenError } from '../vault/errors.js';
+import { ZoomError } from '../zoom/errors.js';
 import type { TokenSet, ZoomClient } from '../zoom/zoom.js';
 import { callAsApp } from './app-secret.js';
 import type { Deps } from './deps.js';
-import { credentialPlace, lockGrant, refreshDelaySeconds, sealTokens } from './grant.js';
-import { afterRejection, afterSuccess, afterTransientFailure } from './health.js';
-import { recordTransitions } from './health-event.js';
-import { closeIncident, openIncident, waitForIncident } from './incident.js';
-import { isRotating, takeDueLeases, takeLease, type Lease } from './lease.js';
-import { persist } from './persist.js';
-import { revokePending } from './revocation.js';
-import { queueRevocation } from './revocation-queue.js';
-import { missingScopes } from './scope.js';
+import { credentialPlace } from './grant.js';
+import { closeIncident, waitForIncident } from './incident.js';
+import { databaseNow, heldSeconds, takeDueLeases, takeLease, type Lease } from './lease.js';
+import { createProviderGuard, ProviderPausedError } from './provider-guard.js';
+import { createRenewalWriter, settleRenewal } from './refresh-commit.js';
+import { failForNow, giveBack, settleFailure } from './refresh-failure.js';
+import { openRenewal, renewedRow, sealRenewal, type Renewal } from './renewal.js';
 
-const FIRST_RETRY_SECONDS = 0.5;
-const LONGEST_RETRY_SECONDS = 300;
-const REFRESH_TOKEN_DAYS = 90;
 /**
- * How long a rotated token is tried to be stored. This process does not ask for the credential again meanwhile; once
- * the lease and the wait after it have run out another may, and then the fence keeps what is stored consistent, though
- * one of the two answers is lost.
+ * How long a rotated token is tried to be stored before it is left to the spool. This process does not ask for the
+ * credential again meanwhile; once the lease and the wait after it have run out another may, and then the fence keeps
+ * what is stored consistent, though one of the two answers is lost.
  */
 const STORE_PATIENCE_MS = 120_000;
+/** Part of the process that must be free before more is taken up, and how long what is free waits for that. */
+const FREE_SHARE = 0.25;
+const GATHER_MS = 20;
+const FULL_PAUSE_MS = 250;
+/** How long a turn without retries lasts once their budget is spent. */
+const BUDGET_PAUSE_SECONDS = 5;
 
 /**
  * What became of an attempt. `elsewhere`: the row is not at the version any more that wanted it, or another process is
@@ -49,22 +46,35 @@ export interface Refresher {
    *
    * @param options `force`: also before a failed attempt's waiting time is over.
    */
-  refresh(seen: { grantId: string; version: number }, options?: { force?: boolean }): Promise<RefreshOutcome>;
+  refresh(
+    seen: { grantId: string; tenantId: string; version: number },
+    options?: { force?: boolean },
+  ): Promise<RefreshOutcome>;
   /**
-   * Starts refreshing credentials that are due, at most `limit` of them at a time, and resolves when one more could be
+   * Starts refreshing credentials that are due, at most `limit` of them at a time, and resolves when more could be
    * started: a provider that is slow to answer for some does not keep the others waiting.
    *
-   * @returns whether more may be due.
+   * @returns whether to ask again at once.
    */
   refreshDue(limit: number): Promise<boolean>;
+  /**
+   * Stores what this machine's spool holds from refreshes whose process died, or could not reach the database.
+   *
+   * @param options `all`: also what other running processes may still be at; for the start, before anything is read.
+   */
+  replay(options?: { all?: boolean }): Promise<void>;
   /** Starts no further attempt; resolves when none is under way any more. */
   drain(): Promise<void>;
 }
 
 export function createRefresher(deps: Deps): Refresher {
+  const { settings } = deps;
   const running = new Map<string, Promise<RefreshOutcome>>();
   const scheduled = new Set<Promise<unknown>>();
-  let draining = false;
+  const stopping = new AbortController();
+  const guard = createProviderGuard({ perTenant: settings.refreshesPerTenant });
+  const patience = { patienceMs: STORE_PATIENCE_MS, hurry: stopping.signal };
+  const writeHealthy = createRenewalWriter(deps, patience);
 
   function track(grantId: string, attempt: Promise<RefreshOutcome>): Promise<RefreshOutcome> {
     const tracked = attempt.finally(() => {
@@ -75,230 +85,166 @@ export function createRefresher(deps: Deps): Refresher {
   }
 
   function schedule(lease: Lease): void {
-    const attempt: Promise<unknown> = Promise.allSettled([track(lease.grantId, runLease(deps, lease))]).then(() =>
+    const work = guard.inShareOf(lease.tenantId, () => runLease(lease));
+    const attempt: Promise<unknown> = Promise.allSettled([track(lease.grantId, work)]).then(() =>
       scheduled.delete(attempt),
     );
     scheduled.add(attempt);
   }
 
   async function leaseAndRun(seen: { grantId: string; version: number }, force: boolean): Promise<RefreshOutcome> {
-    if (draining) return ELSEWHERE;
+    if (stopping.signal.aborted) return ELSEWHERE;
     const lease = await takeLease(deps, seen, { force });
-    return lease === null ? ELSEWHERE : runLease(deps, lease);
+    return lease === null ? ELSEWHERE : runLease(lease, force);
+  }
+
+  /** Asks the provider once and settles the lease with whatever came of it. */
+  async function runLease(lease: Lease, force = false): Promise<RefreshOutcome> {
+    traceRefresh('leased', lease);
+    let renewal: Renewal | undefined;
+    try {
+      const pause = lease.appIncident ? await waitForIncident(deps, lease.app.id) : 0;
+      if (pause > 0) return await giveBack(deps, lease, { reason: 'APP_REJECTED', seconds: pause });
+      if (!force && !guard.mayTry(lease.app.id, lease.failures === 0 ? 'first' : 'retry')) {
+        return await giveBack(deps, lease, { reason: 'PROVIDER_UNAVAILABLE', seconds: BUDGET_PAUSE_SECONDS });
+      }
+      const sealer = await deps.vault.sealer(deps.db, lease.tenantId);
+      const request = await prepareRequest(lease);
+      renewal = await guard.call(lease.app.id, () => callAsApp(deps, lease.app, request));
+      traceRefresh('answered', lease);
+      const spooled = await deps.spool.keep(sealRenewal(sealer, renewal));
+      if (spooled.isDurable) traceRefresh('spooled', lease);
+      const outcome = await store(lease, sealer, renewal, spooled);
+      traceRefresh('committed', lease);
+      if (lease.appIncident) await closeIncident(deps, lease.app.id);
+      return outcome;
+    } catch (error) {
+      if (error instanceof LeaseSpentError) return giveBack(deps, lease, null);
+      if (error instanceof ProviderPausedError) {
+        const { retryAfterSeconds: retryAfter } = error;
+        return failForNow(deps, lease, { reason: 'PROVIDER_UNAVAILABLE', retryAfter, inDoubt: lease.inDoubt });
+      }
+      if (error instanceof ZoomError) return settleFailure(deps, lease, error);
+      // Ours, not the provider's: the vault or the database. The lease runs out by itself if this cannot be stored.
+      deps.log.error('a refresh could not be carried out', { grantId: lease.grantId, tenantId: lease.tenantId }, error);
+      // Once answered, the stored refresh token is spent; what replaced it waits in the spool, under this lease's fence.
+      if (renewal === undefined) {
+        const { inDoubt } = lease;
+        await failForNow(deps, lease, { reason: 'PROVIDER_UNAVAILABLE', retryAfter: null, inDoubt }).catch(() => null);
+      }
+      throw error;
+    }
+  }
+
+  /** Opens everything a refresh needs before anything is sent, so that a locked vault cannot cost a rotation. */
+  async function prepareRequest(lease: Lease): Promise<(client: ZoomClient) => Promise<Renewal>> {
+    const { grantId, tenantId, fence, version } = lease;
+    let refreshToken: Awaited<ReturnType<Deps['vault']['open']>> | null = null;
+    if (lease.appKind !== 'SERVER_TO_SERVER') {
+      if (lease.sealedRefreshToken === null) throw new Error('The credential has no refresh token.');
+      const place = credentialPlace({ id: grantId, tenantId }, 'sealed_refresh_token', version);
+      refreshToken = await deps.vault.open(deps.db, place, lease.sealedRefreshToken);
+    }
+    return async (client) => {
+      // Sent later, the answer could come when another process has taken the credential up already.
+      if (heldSeconds(lease) + settings.providerDeadlineSeconds > settings.leaseSeconds) throw new LeaseSpentError();
+      const issuedAt = databaseNow(lease);
+      const answer: TokenSet =
+        refreshToken === null
+          ? await deps.zoom.mintAccountToken(client, lease.providerAccountId)
+          : await deps.zoom.refresh(client, refreshToken);
+      const tokens = {
+        ...answer,
+        // RFC 6749 §6: an answer that names no scopes leaves them as they were, and one without a new refresh token
+        // leaves the former one good.
+        scopes: answer.scopes.length > 0 ? answer.scopes : lease.grantedScopes,
+        refreshToken: answer.refreshToken ?? refreshToken,
+      };
+      return { grantId, tenantId, fence, version, issuedAt, tokens, isRotated: answer.refreshToken !== null };
+    };
+  }
+
+  async function store(lease: Lease, sealer: Sealer, renewal: Renewal, spooled: Spooled): Promise<RefreshOutcome> {
+    try {
+      const sameScopes = hasSame(renewal.tokens.scopes, lease.grantedScopes);
+      if (sameScopes && (await writeHealthy(renewedRow(sealer, settings, renewal)))) {
+        spooled.settle();
+        deps.feed.publish(HEALTH_TOPIC);
+        return { kind: 'refreshed' };
+      }
+      const outcome = await settleRenewal(deps, sealer, renewal, patience);
+      if (outcome === 'undecided') spooled.postpone();
+      else spooled.settle();
+      return outcome === 'stored' ? { kind: 'refreshed' } : ELSEWHERE;
+    } catch (error) {
+      spooled.postpone();
+      throw error;
+    }
+  }
+
+  async function settleSpooled(spooled: Spooled): Promise<void> {
+    const { entry } = spooled;
+    try {
+      const renewal = await openRenewal(deps, entry);
+      const sealer = await deps.vault.sealer(deps.db, entry.tenantId);
+      const outcome = await settleRenewal(deps, sealer, renewal, { patienceMs: 0 });
+      deps.log.info('spooled tokens were looked into', { grantId: entry.grantId, reason: outcome });
+      if (outcome === 'undecided') spooled.postpone();
+      else spooled.settle();
+    } catch (error) {
+      deps.log.error('spooled tokens could not be stored', { grantId: entry.grantId, job: 'replay-spool' }, error);
+      // What does not open now never will: it was changed, or its tenant's keys are gone.
+      if (error instanceof VaultOpenError) spooled.settle();
+      else spooled.postpone();
+    }
+  }
+
+  /** Waits until a good part is free, or a moment after anything is. */
+  async function awaitRoom(limit: number): Promise<void> {
+    if (scheduled.size <= limit * (1 - FREE_SHARE)) return;
+    await Promise.race(scheduled);
+    const gathered = deps.clock.now().getTime() + GATHER_MS;
+    while (scheduled.size > limit * (1 - FREE_SHARE)) {
+      const left = gathered - deps.clock.now().getTime();
+      if (left <= 0) return;
+      await Promise.race([...scheduled, deps.clock.sleep(left)]);
+    }
   }
 
   return {
     refresh: (seen, { force = false } = {}) =>
-      running.get(seen.grantId) ?? track(seen.grantId, leaseAndRun(seen, force)),
+      running.get(seen.grantId) ??
+      track(
+        seen.grantId,
+        guard.inShareOf(seen.tenantId, () => leaseAndRun(seen, force)),
+      ),
     refreshDue: async (limit) => {
-      const room = limit - scheduled.size;
-      const leases = await takeDueLeases(deps, room, [...running.keys()]);
+      const room = {
+        limit: limit - scheduled.size,
+        busy: [...running.keys()],
+        pausedApps: guard.pausedApps(),
+        running: guard.running(),
+        perTenant: settings.refreshesPerTenant,
+      };
+      const leases = await takeDueLeases(deps, room);
       for (const lease of leases) schedule(lease);
-      if (scheduled.size >= limit) await Promise.race(scheduled);
-      return leases.length === room;
+      if (leases.length > 0) await awaitRoom(limit);
+      // What is due may wait for its tenant's share, or for what another process is at.
+      else if (scheduled.size > 0) await Promise.race([...scheduled, deps.clock.sleep(FULL_PAUSE_MS)]);
+      return leases.length > 0 || scheduled.size > 0;
+    },
+    replay: async (options) => {
+      for (const spooled of await deps.spool.unsettled(options)) await settleSpooled(spooled);
     },
     drain: async () => {
-      draining = true;
+      stopping.abort();
       while (running.size > 0) await Promise.allSettled(running.values());
     },
   };
 }
 
-/** Asks the provider once and settles the lease with whatever came of it. */
-async function runLease(deps: Deps, lease: Lease): Promise<RefreshOutcome> {
-  const startedAt = performance.now();
-  let answered = false;
-  try {
-    const pause = lease.appIncident ? await waitForIncident(deps, lease.app.id) : 0;
-    if (pause > 0) return await keepWaiting(deps, lease, 'APP_REJECTED', pause);
-    const answer = await callAsApp(deps, lease.app, await prepareRequest(deps, lease));
-    answered = true;
-    // RFC 6749 §6: an answer that names no scopes leaves them as they were.
-    const tokens = { ...answer, scopes: answer.scopes.length > 0 ? answer.scopes : lease.grantedScopes };
-    const ageSeconds = (performance.now() - startedAt) / 1_000;
-    const outcome = await persist(deps, STORE_PATIENCE_MS, (tx) => commitTokens(deps, tx, lease, tokens, ageSeconds));
-    deps.feed.publish(HEALTH_TOPIC);
-    if (lease.appIncident) await closeIncident(deps, lease.app.id);
-    if (outcome.kind === 'elsewhere') void revokePending(deps);
-    return outcome;
-  } catch (error) {
-    if (error instanceof ZoomError) return settleFailure(deps, lease, error);
-    // Ours, not the provider's: the vault or the database. The lease runs out by itself if this cannot be stored.
-    deps.log.error('a refresh could not be carried out', { grantId: lease.grantId, tenantId: lease.tenantId }, error);
-    // Once answered, the stored refresh token is spent, and what replaced it is lost.
-    const inDoubt = lease.inDoubt || (answered && isRotating(lease));
-    await failForNow(deps, lease, { reason: 'PROVIDER_UNAVAILABLE', retryAfter: null, inDoubt }).catch(() => undefined);
-    throw error;
-  }
-}
+/** So much of the lease was over before the request could be sent that it was not. */
+class LeaseSpentError extends Error {}
 
-/** Opens everything a refresh needs before anything is sent, so that a locked vault cannot cost a rotation. */
-async function prepareRequest(deps: Deps, lease: Lease): Promise<(client: ZoomClient) => Promise<TokenSet>> {
-  if (lease.appKind === 'SERVER_TO_SERVER') {
-    return (client) => deps.zoom.mintAccountToken(client, lease.providerAccountId);
-  }
-  if (lease.sealedRefreshToken === null) throw new Error('The credential has no refresh token.');
-  const place = credentialPlace({ id: lease.grantId, tenantId: lease.tenantId }, 'sealed_refresh_token', lease.version);
-  const refreshToken = await deps.vault.open(deps.db, place, lease.sealedRefreshToken);
-  return async (client) => {
-    const tokens = await deps.zoom.refresh(client, refreshToken);
-    // RFC 6749 §6: without a new refresh token in the answer the former one stays good.
-    return { ...tokens, refreshToken: tokens.refreshToken ?? refreshToken };
-  };
-}
-
-type Tx = Parameters<typeof sealTokens>[1];
-
-/**
- * Stores the new tokens if the fence is still ours. If it is not, they are dropped and never returned to a caller:
- * somebody ended or replaced the grant, or took the credential for lost and went on.
- *
- * Here as everywhere the grant is locked before its credential, so that ending a grant while it is refreshed waits
- * instead of deadlocking.
- */
-async function commitTokens(
-  deps: Deps,
-  tx: Tx,
-  lease: Lease,
-  tokens: TokenSet,
-  ageSeconds: number,
-): Promise<RefreshOutcome> {
-  const grant = { id: lease.grantId, tenantId: lease.tenantId };
-  const version = lease.version + 1;
-  const locked = await lockGrant(tx, lease.grantId);
-  const sealed = await sealTokens(deps.vault, tx, grant, version, tokens);
-  const life = tokens.expiresInSeconds - ageSeconds;
-  const delay = refreshDelaySeconds(life, deps.settings.refreshMarginSeconds);
-  const [committed] = await tx.query(sql`
-    WITH renewed AS (
-      UPDATE credential SET version = ${version}, sealed_access_token = ${sealed.access},
-        sealed_refresh_token = ${sealed.refresh}, key_version = ${sealed.keyVersion}, scopes = ${tokens.scopes}::text[],
-        api_url = ${tokens.apiUrl}, issued_at = now() - make_interval(secs => ${ageSeconds}),
-        expires_at = now() + make_interval(secs => ${life}),
-        refresh_expires_at = CASE WHEN ${tokens.refreshToken !== null}
-          THEN now() + make_interval(days => ${REFRESH_TOKEN_DAYS}) END,
-        last_refreshed_at = now(), next_refresh_at = now() + make_interval(secs => ${delay}), refresh_state = 'IDLE',
-        lease_until = NULL, failures = 0, failure_reason = NULL, retry_at = NULL
-      WHERE grant_id = ${lease.grantId}::uuid AND fence = ${lease.fence} AND version = ${lease.version}
-      RETURNING grant_id
-    )
-    UPDATE provider_grant SET health_checked_at = now() FROM renewed WHERE id = renewed.grant_id RETURNING id`);
-  if (committed === undefined) {
-    deps.log.warn('a late answer to a refresh was fenced off', { grantId: grant.id, tenantId: grant.tenantId });
-    const expiresAt = new Date(deps.clock.now().getTime() + life * 1_000);
-    // Disconnected while the provider was renewing: what it handed out must not outlive the grant.
-    if (locked?.health.status === 'REVOKED') {
-      await queueRevocation(deps, tx, { tenantId: grant.tenantId, appId: lease.app.id }, { ...tokens, expiresAt });
-    }
-    return ELSEWHERE;
-  }
-  const unchanged = locked?.health.status === 'HEALTHY' && sameScopes(tokens.scopes, lease.grantedScopes);
-  if (locked !== undefined && !unchanged) await updateScopes(tx, lease, locked, tokens.scopes);
-  return { kind: 'refreshed' };
-}
-
-const sameScopes = (a: readonly string[], b: readonly string[]) =>
+const hasSame = (a: readonly string[], b: readonly string[]) =>
   a.length === b.length && a.every((name) => b.includes(name));
-
-type LockedGrant = NonNullable<Awaited<ReturnType<typeof lockGrant>>>;
-
-async function updateScopes(tx: Tx, lease: Lease, grant: LockedGrant, granted: readonly string[]): Promise<void> {
-  // Read under the grant's lock: the app may have come to require more since the lease was taken.
-  const [app] = await tx.query<{ requiredScopes: string[] }>(sql`
-    SELECT required_scopes AS "requiredScopes" FROM provider_app WHERE id = ${lease.app.id}::uuid`);
-  const missing = missingScopes(app?.requiredScopes ?? [], granted);
-  await tx.query(sql`
-    UPDATE provider_grant SET granted_scopes = ${granted}::text[], missing_scopes = ${missing}::text[]
-    WHERE id = ${grant.id}::uuid`);
-  const next = afterSuccess(grant.health, missing);
-  await recordTransitions(tx, [{ grantId: grant.id, tenantId: grant.tenantId, previous: grant.health, next }]);
-}
-
-async function settleFailure(deps: Deps, lease: Lease, error: ZoomError): Promise<RefreshOutcome> {
-  deps.log.warn('a refresh failed', {
-    grantId: lease.grantId,
-    tenantId: lease.tenantId,
-    appId: lease.app.id,
-    errorName: error.name,
-    attempt: lease.failures + 1,
-  });
-  if (error instanceof ZoomGrantInvalidError) return reject(deps, lease, error);
-  if (error instanceof ZoomClientRejectedError) {
-    await openIncident(deps, lease.app.id);
-    return keepWaiting(deps, lease, 'APP_REJECTED', 30);
-  }
-  const lost =
-    error instanceof ZoomResponseInvalidError ||
-    (error instanceof ZoomUnavailableError && error.stage === 'unanswered');
-  const retryAfter =
-    error instanceof ZoomRateLimitedError || error instanceof ZoomUnavailableError ? error.retryAfterSeconds : null;
-  return failForNow(deps, lease, {
-    reason: error instanceof ZoomRateLimitedError ? 'RATE_LIMITED' : 'PROVIDER_UNAVAILABLE',
-    retryAfter,
-    inDoubt: isRotating(lease) && (lost || lease.inDoubt),
-  });
-}
-
-/**
- * The provider says the grant is dead. It is believed only if the row is still as it was leased: had another process
- * rotated meanwhile, the dead token was merely an old one.
- */
-async function reject(deps: Deps, lease: Lease, error: ZoomGrantInvalidError): Promise<RefreshOutcome> {
-  const outcome = await deps.db.transaction(async (tx): Promise<RefreshOutcome> => {
-    const grant = await lockGrant(tx, lease.grantId);
-    const [mine] = await tx.query(sql`
-      UPDATE credential SET refresh_state = 'IDLE', lease_until = NULL, next_refresh_at = NULL,
-        failures = failures + 1
-      WHERE grant_id = ${lease.grantId}::uuid AND fence = ${lease.fence} AND version = ${lease.version}
-      RETURNING grant_id`);
-    if (grant === undefined || mine === undefined) return ELSEWHERE;
-    const next = afterRejection(grant.health, { rejection: error.rejection, inDoubt: lease.inDoubt });
-    await recordTransitions(tx, [{ grantId: grant.id, tenantId: grant.tenantId, previous: grant.health, next }]);
-    return { kind: 'ended' };
-  });
-  deps.feed.publish(HEALTH_TOPIC);
-  return outcome;
-}
-
-/** Full jitter below an exponential ceiling, and never before the provider's own wish. */
-function retryDelay(failures: number, retryAfter: number | null): number {
-  const ceiling = Math.min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** Math.min(failures, 20));
-  return Math.max(retryAfter ?? 0, Math.random() * ceiling, 0.1);
-}
-
-async function failForNow(
-  deps: Deps,
-  lease: Lease,
-  failure: { reason: HealthReason; retryAfter: number | null; inDoubt: boolean },
-): Promise<RefreshOutcome> {
-  const failures = lease.failures + 1;
-  const doubtWait = failure.inDoubt ? deps.settings.doubtSeconds : 0;
-  const delay = Math.max(retryDelay(failures, failure.retryAfter), doubtWait);
-  const outcome = await deps.db.transaction(async (tx): Promise<RefreshOutcome> => {
-    const grant = await lockGrant(tx, lease.grantId);
-    const [mine] = await tx.query(sql`
-      UPDATE credential SET refresh_state = ${failure.inDoubt ? 'IN_DOUBT' : 'IDLE'}::"RefreshState",
-        lease_until = CASE WHEN ${failure.inDoubt} THEN now() END, failures = ${failures},
-        failure_reason = ${failure.reason}::"HealthReason", retry_at = now() + make_interval(secs => ${delay}),
-        next_refresh_at = now() + make_interval(secs => ${delay})
-      WHERE grant_id = ${lease.grantId}::uuid AND fence = ${lease.fence} RETURNING grant_id`);
-    if (grant === undefined || mine === undefined) return ELSEWHERE;
-    const threshold = deps.settings.failuresBeforeDegraded;
-    const next = afterTransientFailure(grant.health, { reason: failure.reason, failures, threshold });
-    await recordTransitions(tx, [{ grantId: grant.id, tenantId: grant.tenantId, previous: grant.health, next }]);
-    return { kind: 'failed', reason: failure.reason, retryAfterSeconds: Math.ceil(delay) };
-  });
-  deps.feed.publish(HEALTH_TOPIC);
-  return outcome;
-}
-
-/** Gives the lease back without having learned anything about the grant. */
-async function keepWaiting(deps: Deps, lease: Lease, reason: HealthReason, seconds: number): Promise<RefreshOutcome> {
-  await deps.db.query(sql`
-    UPDATE credential SET refresh_state = ${lease.inDoubt ? 'IN_DOUBT' : 'IDLE'}::"RefreshState",
-      lease_until = CASE WHEN ${lease.inDoubt} THEN now() - make_interval(secs => ${deps.settings.doubtSeconds}) END,
-      failure_reason = ${reason}::"HealthReason", retry_at = now() + make_interval(secs => ${seconds}),
-      next_refresh_at = now() + make_interval(secs => ${seconds})
-    WHERE grant_id = ${lease.grantId}::uuid AND fence = ${lease.fence} AND version = ${lease.version}`);
-  return { kind: 'failed', reason, retryAfterSeconds: seconds };
-}

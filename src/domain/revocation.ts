@@ -8,7 +8,7 @@ import { ZoomError } from '../zoom/errors.js';
 import { callAsApp, type AppClient } from './app-secret.js';
 import type { Deps } from './deps.js';
 import { lockGrant, surrenderTokens } from './grant.js';
-import { healthOf } from './health.js';
+import { nextHealth } from './health.js';
 import { recordTransitions, type Transition } from './health-event.js';
 import { openQueuedToken } from './revocation-queue.js';
 
@@ -29,7 +29,8 @@ async function disconnect(deps: Pick<Deps, 'vault'>, tx: Sql, grantId: string): 
   if (grant === undefined || grant.health.status === 'REVOKED') return [];
   await surrenderTokens(deps, tx, grant);
   await tx.query(sql`DELETE FROM credential WHERE grant_id = ${grantId}::uuid`);
-  return [{ grantId, tenantId: grant.tenantId, previous: grant.health, next: healthOf('DISCONNECTED') }];
+  const next = nextHealth(grant.health, { kind: 'ended', reason: 'DISCONNECTED' });
+  return [{ grantId, tenantId: grant.tenantId, previous: grant.health, next }];
 }
 
 /**

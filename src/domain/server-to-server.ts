@@ -61,7 +61,7 @@ export async function connectServerToServer(
   }
   if (identity !== null && identity.accountId !== input.providerAccountId) throw new RefusedByProviderError();
   const ageSeconds = (performance.now() - startedAt) / 1_000;
-  const { grantId } = await persist(deps, STORE_PATIENCE_MS, (tx) =>
+  const { grantId } = await persist(deps, { patienceMs: STORE_PATIENCE_MS }, (tx) =>
     storeGrant(deps, tx, {
       kind: 'INSTALLATION',
       tenantId: tenant.id,

@@ -13,7 +13,8 @@ import {
 } from '../zoom/webhook.js';
 import { openAppSecret, type SealedAppSecrets } from './app-secret.js';
 import type { Deps } from './deps.js';
-import { healthOf } from './health.js';
+import { probeUsersOf } from './grant.js';
+import { nextHealth } from './health.js';
 import { healthFrom, recordTransitions, type HealthColumns } from './health-event.js';
 
 interface WebhookApp extends SealedAppSecrets {
@@ -132,14 +133,17 @@ async function applyDeauthorization(
       AND health_status <> 'REVOKED'
       AND (${at}::timestamptz IS NULL OR date_trunc(${resolution}, authorized_at) <= ${at}::timestamptz)
     ORDER BY id FOR UPDATE`);
-  for (const { id } of grants) await tx.query(sql`DELETE FROM credential WHERE grant_id = ${id}::uuid`);
+  for (const { id, tenantId } of grants) {
+    await tx.query(sql`DELETE FROM credential WHERE grant_id = ${id}::uuid`);
+    if (app.kind !== 'USER_MANAGED') await probeUsersOf(tx, { tenantId, accountId });
+  }
   await recordTransitions(
     tx,
     grants.map((grant) => ({
       grantId: grant.id,
       tenantId: grant.tenantId,
       previous: healthFrom(grant),
-      next: healthOf('DEAUTHORIZED_AT_PROVIDER'),
+      next: nextHealth(healthFrom(grant), { kind: 'ended', reason: 'DEAUTHORIZED_AT_PROVIDER' }),
     })),
   );
   return grants.length;

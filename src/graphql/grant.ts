@@ -25,7 +25,13 @@ export const Grant = builder.prismaInterface('Grant', {
     health: t.field({
       type: Health,
       description: 'Its present health.',
-      select: { healthStatus: true, healthReason: true, healthSince: true, healthCheckedAt: true },
+      select: {
+        healthStatus: true,
+        healthReason: true,
+        healthSince: true,
+        healthCheckedAt: true,
+        credential: { select: { lastRefreshedAt: true } },
+      },
       resolve: (grant) => grant,
     }),
     credentialInfo: t.relation('credential', {

@@ -41,12 +41,15 @@ export const HealthReason = builder.enumType('HealthReason', {
   }),
 });
 
+const latest = (a: Date | null, b: Date | null): Date | null => (a === null || (b !== null && b > a) ? b : a);
+
 export const Health = builder
   .objectRef<{
     healthStatus: keyof typeof HealthStatusValues;
     healthReason: keyof typeof HealthReasonValues;
     healthSince: Date;
     healthCheckedAt: Date | null;
+    credential: { lastRefreshedAt: Date | null } | null;
   }>('Health')
   .implement({
     description: 'The present health of a connection.',
@@ -62,7 +65,7 @@ export const Health = builder
         type: 'DateTime',
         nullable: true,
         description: 'When the provider last accepted or refused it; null where it was not asked yet.',
-        resolve: (health) => health.healthCheckedAt,
+        resolve: ({ healthCheckedAt, credential }) => latest(healthCheckedAt, credential?.lastRefreshedAt ?? null),
       }),
       remedy: t.string({
         nullable: true,

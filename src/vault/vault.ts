@@ -23,6 +23,14 @@ export interface Vault {
    */
   createTenantKey(sql: Sql, tenantId: string | null): Promise<void>;
   /**
+   * What seals for one tenant, or the system, with the key that is active now. It needs no database any more: get one
+   * before something is asked of the provider whose answer must be sealed whatever happens meanwhile, and use it
+   * shortly.
+   *
+   * @throws {VaultUnavailableError} the owner has no key, or it could not be unwrapped.
+   */
+  sealer(sql: Sql, tenantId: string | null): Promise<Sealer>;
+  /**
    * @returns the sealed bytes and the version of the tenant key that sealed them.
    * @throws {VaultUnavailableError} the owner has no key, or it could not be unwrapped.
    * @throws {RangeError} the secret or the place is not well-formed Unicode, or the place's version is not a u32.
@@ -33,6 +41,13 @@ export interface Vault {
    * @throws {VaultUnavailableError} the key could not be unwrapped.
    */
   open(sql: Sql, place: Place, sealed: Sealed): Promise<Secret>;
+}
+
+/** Seals with one version of one owner's key. */
+export interface Sealer {
+  readonly keyVersion: number;
+  /** @throws {RangeError} as `Vault.seal` does, and for a place of another owner. */
+  seal(place: Place, secret: Secret): Sealed;
 }
 
 /** A vault with what the start of the process needs. */
@@ -48,12 +63,23 @@ export interface VerifiableVault extends Vault {
 /** The keys stay with `rootKeys` and in this vault's cache; two vaults of one process share nothing. */
 export function createVault(options: KeyringOptions): VerifiableVault {
   const keyring = createKeyring(options);
+  const sealer: Vault['sealer'] = async (sql, tenantId) => {
+    const key = await keyring.active(sql, tenantId);
+    return {
+      keyVersion: key.version,
+      seal: (place, secret) => {
+        if (place.tenantId !== tenantId) throw new RangeError('The place belongs to another owner');
+        return sealEnvelope(key, place, secret);
+      },
+    };
+  };
   return {
     verify: (database) => verifyRootKeys(database, options.rootKeys),
     createTenantKey: (sql, tenantId) => keyring.create(sql, tenantId),
+    sealer,
     seal: async (sql, place, secret) => {
-      const key = await keyring.active(sql, place.tenantId);
-      return { sealed: sealEnvelope(key, place, secret), keyVersion: key.version };
+      const { seal, keyVersion } = await sealer(sql, place.tenantId);
+      return { sealed: seal(place, secret), keyVersion };
     },
     open: async (sql, place, sealed) => {
       try {

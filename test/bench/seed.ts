@@ -44,14 +44,13 @@ async function seedBatch(
   externalId: string,
   size: number,
 ): Promise<SeededUser[]> {
-  const rows = await Promise.all(
-    Array.from({ length: size }, async (_, index) => {
-      const id = randomUUID();
-      const tokens = { accessToken: new Secret(makeToken()), refreshToken: new Secret(makeToken()) };
-      const sealed = await sealTokens(deps.vault, deps.db, { id, tenantId }, 1, tokens);
-      return { id, userId: `user_${index}`, access: sealed.access, refresh: sealed.refresh };
-    }),
-  );
+  const sealer = await deps.vault.sealer(deps.db, tenantId);
+  const rows = Array.from({ length: size }, (_, index) => {
+    const id = randomUUID();
+    const tokens = { accessToken: new Secret(makeToken()), refreshToken: new Secret(makeToken()) };
+    const sealed = sealTokens(sealer, { id, tenantId }, 1, tokens);
+    return { id, userId: `user_${index}`, access: sealed.access, refresh: sealed.refresh };
+  });
   const ids = rows.map((row) => row.id);
   const userIds = rows.map((row) => row.userId);
   await deps.db.query(sql`
@@ -61,9 +60,9 @@ async function seedBatch(
       ARRAY['user:read:user'], '{}', 'HEALTHY', 'CONNECTED', now(), now()
     FROM unnest(${ids}::uuid[], ${userIds}::text[]) AS row(id, user_id)`);
   await deps.db.query(sql`
-    INSERT INTO credential (grant_id, version, sealed_access_token, sealed_refresh_token, key_version, scopes, api_url,
+    INSERT INTO credential (grant_id, tenant_id, app_id, version, sealed_access_token, sealed_refresh_token, key_version, scopes, api_url,
       issued_at, expires_at, next_refresh_at)
-    SELECT id, 1, access, refresh, 1, ARRAY['user:read:user'], 'https://api.zoom.us', now(), now() + interval '1 hour',
+    SELECT id, ${tenantId}::uuid, ${appId}::uuid, 1, access, refresh, 1, ARRAY['user:read:user'], 'https://api.zoom.us', now(), now() + interval '1 hour',
       now() + interval '50 minutes'
     FROM unnest(${ids}::uuid[], ${rows.map((row) => row.access)}::bytea[], ${rows.map((row) => row.refresh)}::bytea[])
       AS row(id, access, refresh)`);

@@ -117,6 +117,8 @@ CREATE TABLE "provider_grant" (
 -- CreateTable
 CREATE TABLE "credential" (
     "grant_id" UUID NOT NULL,
+    "tenant_id" UUID NOT NULL,
+    "app_id" UUID NOT NULL,
     "version" INTEGER NOT NULL,
     "sealed_access_token" BYTEA NOT NULL,
     "sealed_refresh_token" BYTEA,
@@ -128,6 +130,8 @@ CREATE TABLE "credential" (
     "refresh_expires_at" TIMESTAMPTZ(3),
     "last_refreshed_at" TIMESTAMPTZ(3),
     "next_refresh_at" TIMESTAMPTZ(3),
+    "next_probe_at" TIMESTAMPTZ(3),
+    "on_trial" BOOLEAN NOT NULL DEFAULT false,
     "refresh_state" "RefreshState" NOT NULL DEFAULT 'IDLE',
     "fence" INTEGER NOT NULL DEFAULT 0,
     "lease_until" TIMESTAMPTZ(3),
@@ -136,6 +140,14 @@ CREATE TABLE "credential" (
     "retry_at" TIMESTAMPTZ(3),
 
     CONSTRAINT "credential_pkey" PRIMARY KEY ("grant_id")
+);
+
+-- CreateTable
+CREATE TABLE "refresh_pace" (
+    "app_id" UUID NOT NULL,
+    "paced_until" TIMESTAMPTZ(3) NOT NULL,
+
+    CONSTRAINT "refresh_pace_pkey" PRIMARY KEY ("app_id")
 );
 
 -- CreateTable
@@ -242,7 +254,10 @@ CREATE INDEX "provider_grant_created_at_id_idx" ON "provider_grant"("created_at"
 CREATE UNIQUE INDEX "provider_grant_tenant_id_app_id_subject_key" ON "provider_grant"("tenant_id", "app_id", "subject");
 
 -- CreateIndex
-CREATE INDEX "credential_next_refresh_at_idx" ON "credential"("next_refresh_at");
+CREATE INDEX "credential_app_id_next_refresh_at_idx" ON "credential"("app_id", "next_refresh_at");
+
+-- CreateIndex
+CREATE INDEX "credential_next_probe_at_idx" ON "credential"("next_probe_at");
 
 -- CreateIndex
 CREATE UNIQUE INDEX "authorization_session_state_hash_key" ON "authorization_session"("state_hash");
@@ -300,6 +315,9 @@ ALTER TABLE "provider_grant" ADD CONSTRAINT "provider_grant_app_id_fkey" FOREIGN
 
 -- AddForeignKey
 ALTER TABLE "credential" ADD CONSTRAINT "credential_grant_id_fkey" FOREIGN KEY ("grant_id") REFERENCES "provider_grant"("id") ON DELETE CASCADE ON UPDATE CASCADE;
+
+-- AddForeignKey
+ALTER TABLE "refresh_pace" ADD CONSTRAINT "refresh_pace_app_id_fkey" FOREIGN KEY ("app_id") REFERENCES "provider_app"("id") ON DELETE CASCADE ON UPDATE CASCADE;
 
 -- AddForeignKey
 ALTER TABLE "authorization_session" ADD CONSTRAINT "authorization_session_tenant_id_fkey" FOREIGN KEY ("tenant_id") REFERENCES "tenant"("id") ON DELETE CASCADE ON UPDATE CASCADE;
