@@ -2,20 +2,21 @@ import sql, { raw } from 'sql-template-tag';
 import type { Database } from '../../src/database/database.js';
 import { CANARY } from '../../src/sandbox/mint.js';
 
-const bytes = Buffer.from(CANARY);
-
-/** The marker as it would look in the encodings that secrets are put into by accident. */
-const FORMS = [
-  CANARY,
-  bytes.toString('hex'),
-  encodeURIComponent(CANARY),
-  // Base64 shows a text in three ways, by its place in what was encoded.
-  ...[0, 1, 2].map((shift) =>
-    Buffer.concat([Buffer.alloc(shift), bytes])
-      .toString('base64')
-      .slice(shift === 0 ? 0 : shift + 1, -4),
-  ),
-];
+/** A secret, or the marker in it, as it would look in the encodings that secrets are put into by accident. */
+function formsOf(secret: string): string[] {
+  const bytes = Buffer.from(secret);
+  return [
+    secret,
+    bytes.toString('hex'),
+    encodeURIComponent(secret),
+    // Base64 shows a text in three ways, by its place in what was encoded.
+    ...[0, 1, 2].map((shift) =>
+      Buffer.concat([Buffer.alloc(shift), bytes])
+        .toString('base64')
+        .slice(shift === 0 ? 0 : shift + 1, -4),
+    ),
+  ];
+}
 
 /** Everything the database holds, as text. */
 export async function dumpDatabase(db: Database): Promise<string> {
@@ -30,10 +31,15 @@ export async function dumpDatabase(db: Database): Promise<string> {
   return dumps.join('\n');
 }
 
-/** Names of the places that hold a marked secret of the sandbox in any common encoding. */
-export async function findCanaries(places: Record<string, string>, db?: Database): Promise<string[]> {
+/** Names of the places that hold a marked secret of the sandbox, or one of `others`, in any common encoding. */
+export async function findCanaries(
+  places: Record<string, string>,
+  db?: Database,
+  others: readonly string[] = [],
+): Promise<string[]> {
+  const forms = [CANARY, ...others].flatMap(formsOf);
   const all = db === undefined ? places : { ...places, database: await dumpDatabase(db) };
   return Object.entries(all).flatMap(([place, text]) =>
-    FORMS.filter((form) => text.includes(form)).map((form) => `${place} holds ${form}`),
+    forms.filter((form) => text.includes(form)).map((form) => `${place} holds ${form}`),
   );
 }

@@ -41,8 +41,13 @@ export const TEST_ADMIN_KEY = 'test-admin-key-of-at-least-32-characters';
  * Starts the whole server in this process, on a free port, with a database of the project's kind and a sandbox of its
  * own whose secrets are marked. When the test file ends it is closed, and no marked secret may be found in its log,
  * its database, or any answer but that of `credential`.
+ *
+ * @param otherSecrets what may not be found either, told when the test file ends.
  */
-export async function startTestServer(settings: Record<string, string> = {}): Promise<TestServer> {
+export async function startTestServer(
+  settings: Record<string, string> = {},
+  otherSecrets: () => readonly string[] = () => [],
+): Promise<TestServer> {
   const dataDir = await mkdtemp(join(tmpdir(), 'latchkey-server-'));
   const sandbox = await createSandbox({ host: '127.0.0.1', port: 0, clock: systemClock, canary: true });
   const db = await openTestDatabase();
@@ -81,7 +86,8 @@ export async function startTestServer(settings: Record<string, string> = {}): Pr
   const close = () => (closing ??= latchkey.close().then(() => sandbox.close()));
   afterAll(async () => {
     await close();
-    expect(await findCanaries({ log: logs.join('\n'), answers: answers.join('\n') }, db)).toEqual([]);
+    const places = { log: logs.join('\n'), answers: answers.join('\n') };
+    expect(await findCanaries(places, db, otherSecrets())).toEqual([]);
     await rm(dataDir, { recursive: true, force: true });
   });
 

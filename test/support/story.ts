@@ -27,27 +27,33 @@ export async function registerApp(
     { USER_MANAGED: 'USER_OPERATION', ADMIN_MANAGED: 'ADMIN_MANAGEMENT', SERVER_TO_SERVER: 'SERVER_TO_SERVER' } as const
   )[kind];
   const atZoom = control.createApp({ name: kind, usage, scopes: scopes.map((scope) => ({ scope, optional: false })) });
-  const { registerProviderApp } = await server.data(
+  const { id, redirectUri, webhookUrl } = await registerProviderApp(server, {
+    name: kind,
+    kind,
+    clientId: atZoom.clientId,
+    clientSecret: atZoom.clientSecret,
+    webhookSecret: atZoom.webhookSecret,
+    scopes,
+  });
+  control.updateApp(atZoom.clientId, { redirectUris: [redirectUri], webhookUrl, published: true });
+  return { id, redirectUri, webhookUrl, clientId: atZoom.clientId, atZoom };
+}
+
+/** Registers an app at Latchkey only. */
+export async function registerProviderApp(
+  server: TestServer,
+  { scopes, ...app }: { scopes: readonly string[] } & Record<string, unknown>,
+): Promise<Pick<RegisteredApp, 'id' | 'redirectUri' | 'webhookUrl'>> {
+  const { registerProviderApp: registered } = await server.data(
     `mutation ($input: RegisterProviderAppInput!) {
       registerProviderApp(input: $input) {
         ... on RegisterProviderAppSuccess { providerApp { id redirectUri webhookUrl } }
         ... on Error { message }
       }
     }`,
-    {
-      input: {
-        name: kind,
-        kind,
-        clientId: atZoom.clientId,
-        clientSecret: atZoom.clientSecret,
-        webhookSecret: atZoom.webhookSecret,
-        scopes: scopes.map((name) => ({ name })),
-      },
-    },
+    { input: { ...app, scopes: scopes.map((name) => ({ name })) } },
   );
-  const { id, redirectUri, webhookUrl } = registerProviderApp.providerApp;
-  control.updateApp(atZoom.clientId, { redirectUris: [redirectUri], webhookUrl, published: true });
-  return { id, redirectUri, webhookUrl, clientId: atZoom.clientId, atZoom };
+  return registered.providerApp;
 }
 
 /** Makes a tenant that nobody else uses. @returns its external id. */
