@@ -12,6 +12,8 @@ export interface Config {
   /** Null: the embedded database under `dataDir`. */
   databaseUrl: string | null;
   databasePoolSize: number;
+  /** Longest a statement may take. */
+  databaseTimeoutMs: number;
   dataDir: string;
   /** Base64 keys, newest first; null: from `rootKeyFile`, or made once in development. */
   rootKey: Secret | null;
@@ -105,6 +107,7 @@ const Settings = z.object({
     .regex(/^postgres(ql)?:\/\//, 'must begin with postgres://')
     .optional(),
   LATCHKEY_DATABASE_POOL: whole(2, 500, 20),
+  LATCHKEY_DATABASE_TIMEOUT_MS: whole(100, 600_000, 5_000),
   LATCHKEY_DATA_DIR: z.string().min(1).default('./.latchkey'),
   LATCHKEY_ROOT_KEY: z.string().optional(),
   LATCHKEY_ROOT_KEY_FILE: z.string().optional(),
@@ -189,6 +192,7 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     publicUrl: settings.LATCHKEY_PUBLIC_URL ?? null,
     databaseUrl: settings.DATABASE_URL ?? null,
     databasePoolSize: settings.LATCHKEY_DATABASE_POOL,
+    databaseTimeoutMs: settings.LATCHKEY_DATABASE_TIMEOUT_MS,
     dataDir: settings.LATCHKEY_DATA_DIR,
     rootKey: settings.LATCHKEY_ROOT_KEY === undefined ? null : new Secret(settings.LATCHKEY_ROOT_KEY),
     rootKeyFile: settings.LATCHKEY_ROOT_KEY_FILE ?? null,

@@ -85,7 +85,12 @@ function createCleanup(log: Log) {
 const openDatabase = (config: Config, log: Log): Promise<Database> =>
   config.databaseUrl === null
     ? openEmbedded(config.dataDir)
-    : openPostgres({ connectionString: config.databaseUrl, log, poolSize: config.databasePoolSize });
+    : openPostgres({
+        connectionString: config.databaseUrl,
+        log,
+        poolSize: config.databasePoolSize,
+        queryTimeoutMs: config.databaseTimeoutMs,
+      });
 
 /**
  * Puts the parts together and starts them: the only code that knows them all.

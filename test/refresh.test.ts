@@ -433,7 +433,7 @@ test('an answer that comes after another process took over is fenced off and giv
 });
 
 describe('by schedule', async () => {
-  const worker = await startTestServer({ LATCHKEY_REFRESH_CONCURRENCY: '2', LATCHKEY_PROVIDER_DEADLINE_SECONDS: '3' });
+  const worker = await startTestServer({ LATCHKEY_REFRESH_CONCURRENCY: '2', LATCHKEY_PROVIDER_DEADLINE_SECONDS: '6' });
 
   test('a token is refreshed before it expires, without any read', async () => {
     const connection = await connectUser(worker);
@@ -463,7 +463,7 @@ describe('by schedule', async () => {
     const hanging = await connectUser(worker, { app: slow });
     const quick: Connection[] = [];
     for (let index = 0; index < 5; index += 1) quick.push(await connectUser(worker, { app: other }));
-    spoilRefresh(worker, hanging, { kind: 'hang', when: 'before', ms: 2_500 });
+    spoilRefresh(worker, hanging, { kind: 'hang', when: 'before', ms: 5_000 });
     await makeDue(worker, hanging);
     await until(() => calls(worker, hanging).length === 1);
     await makeDue(worker, ...quick);

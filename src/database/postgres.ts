@@ -19,6 +19,8 @@ const INT8_OID = 20;
 const DEADLOCK_DETECTED = '40P01';
 const MAX_ATTEMPTS = 3;
 
+const ROLLBACK_TIMEOUT_MS = 1_000;
+
 /** `int8` as number: fences, positions and counts stay far below 2^53. */
 const types: pg.CustomTypesConfig = {
   getTypeParser: (oid, format) =>
@@ -66,7 +68,7 @@ const REFUSALS = /^(28|3D)...$/;
  * @throws {DatabaseUnreachableError} the server cannot be reached; one that refuses us is the driver's own error.
  */
 export async function openPostgres(options: PostgresOptions): Promise<Database> {
-  const { connectionString, log, poolSize = 20, queryTimeoutMs = 10_000 } = options;
+  const { connectionString, log, poolSize = 20, queryTimeoutMs = 5_000 } = options;
   await migrateUnderLock(connectionString);
   const pool = new pg.Pool({
     connectionString,
@@ -126,8 +128,10 @@ async function runTransaction<T>(
     await client.query('COMMIT');
     return result;
   } catch (error) {
-    // A connection whose rollback fails is in an unknown state, so it is closed instead of reused.
-    await client.query('ROLLBACK').catch((rollbackError: Error) => (failure = rollbackError));
+    // A connection whose rollback fails is in an unknown state, so it is closed instead of reused; one that has fallen
+    // silent is not waited for a second time.
+    const rollback = { text: 'ROLLBACK', query_timeout: ROLLBACK_TIMEOUT_MS };
+    await client.query(rollback).catch((rollbackError: Error) => (failure = rollbackError));
     throw error;
   } finally {
     client.release(failure);

@@ -158,7 +158,9 @@ async function storeCredential(
   // The row is made or locked first, so that the version the seals are bound to is the version that is stored.
   const [current] = await tx.query<{ version: number }>(sql`
     SELECT version FROM credential WHERE grant_id = ${grant.id}::uuid FOR UPDATE`);
-  const version = (current?.version ?? 0) + 1;
+  const [former] = await tx.query<{ version: number }>(sql`
+    SELECT former_version AS version FROM provider_grant WHERE id = ${grant.id}::uuid`);
+  const version = (current?.version ?? former?.version ?? 0) + 1;
   const sealed = sealTokens(await deps.vault.sealer(tx, grant.tenantId), grant, version, tokens);
   const life = tokens.expiresInSeconds - ageSeconds;
   const delay = refreshDelaySeconds(life, deps.settings.refreshMarginSeconds);
@@ -238,6 +240,16 @@ export async function surrenderTokens(
   const accessToken = await open('sealed_access_token', sealedAccessToken);
   const refreshToken = sealedRefreshToken === null ? null : await open('sealed_refresh_token', sealedRefreshToken);
   await queueRevocation(deps, tx, { tenantId: grant.tenantId, appId }, { accessToken, refreshToken, expiresAt });
+}
+
+/**
+ * Destroys the credential of a grant that the caller has locked. A refresh that is under way finds nothing to commit to,
+ * also when the grant is given a new credential meanwhile.
+ */
+export async function destroyCredential(tx: Sql, grantId: string): Promise<void> {
+  await tx.query(sql`
+    WITH destroyed AS (DELETE FROM credential WHERE grant_id = ${grantId}::uuid RETURNING version)
+    UPDATE provider_grant SET former_version = version FROM destroyed WHERE id = ${grantId}::uuid`);
 }
 
 /** Ends refreshing of a credential whose tokens are dead at the provider, and fences off one that is under way. */

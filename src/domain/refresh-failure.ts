@@ -95,7 +95,8 @@ export async function failForNow(
         lease_until = CASE WHEN ${failure.inDoubt} THEN now() END, failures = ${failures},
         failure_reason = ${failure.reason}::"HealthReason", retry_at = now() + make_interval(secs => ${delay}),
         next_refresh_at = now() + make_interval(secs => ${delay})
-      WHERE grant_id = ${lease.grantId}::uuid AND fence = ${lease.fence} RETURNING grant_id`);
+      WHERE grant_id = ${lease.grantId}::uuid AND fence = ${lease.fence} AND version = ${lease.version}
+      RETURNING grant_id`);
     if (grant === undefined || mine === undefined) return ELSEWHERE;
     const threshold = deps.settings.failuresBeforeDegraded;
     const next = nextHealth(grant.health, { kind: 'failed', reason: failure.reason, failures, threshold });
@@ -123,6 +124,6 @@ export async function giveBack(
       failure_reason = coalesce(${reason}::"HealthReason", failure_reason),
       retry_at = CASE WHEN ${wait !== null} THEN now() + make_interval(secs => ${seconds}) END,
       next_refresh_at = now() + make_interval(secs => ${seconds})
-    WHERE grant_id = ${lease.grantId}::uuid AND fence = ${lease.fence}`);
+    WHERE grant_id = ${lease.grantId}::uuid AND fence = ${lease.fence} AND version = ${lease.version}`);
   return reason === null ? ELSEWHERE : { kind: 'failed', reason, retryAfterSeconds: Math.ceil(seconds) };
 }

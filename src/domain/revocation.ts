@@ -7,7 +7,7 @@ import type { Sealed } from '../vault/vault.js';
 import { ZoomError } from '../zoom/errors.js';
 import { callAsApp, type AppClient } from './app-secret.js';
 import type { Deps } from './deps.js';
-import { lockGrant, surrenderTokens } from './grant.js';
+import { destroyCredential, lockGrant, surrenderTokens } from './grant.js';
 import { nextHealth } from './health.js';
 import { recordTransitions, type Transition } from './health-event.js';
 import { openQueuedToken } from './revocation-queue.js';
@@ -28,7 +28,7 @@ async function disconnect(deps: Pick<Deps, 'vault'>, tx: Sql, grantId: string): 
   const grant = await lockGrant(tx, grantId);
   if (grant === undefined || grant.health.status === 'REVOKED') return [];
   await surrenderTokens(deps, tx, grant);
-  await tx.query(sql`DELETE FROM credential WHERE grant_id = ${grantId}::uuid`);
+  await destroyCredential(tx, grantId);
   const next = nextHealth(grant.health, { kind: 'ended', reason: 'DISCONNECTED' });
   return [{ grantId, tenantId: grant.tenantId, previous: grant.health, next }];
 }

@@ -13,7 +13,7 @@ import {
 } from '../zoom/webhook.js';
 import { openAppSecret, type SealedAppSecrets } from './app-secret.js';
 import type { Deps } from './deps.js';
-import { probeUsersOf } from './grant.js';
+import { destroyCredential, probeUsersOf } from './grant.js';
 import { nextHealth } from './health.js';
 import { healthFrom, recordTransitions, type HealthColumns } from './health-event.js';
 
@@ -134,7 +134,7 @@ async function applyDeauthorization(
       AND (${at}::timestamptz IS NULL OR date_trunc(${resolution}, authorized_at) <= ${at}::timestamptz)
     ORDER BY id FOR UPDATE`);
   for (const { id, tenantId } of grants) {
-    await tx.query(sql`DELETE FROM credential WHERE grant_id = ${id}::uuid`);
+    await destroyCredential(tx, id);
     if (app.kind !== 'USER_MANAGED') await probeUsersOf(tx, { tenantId, accountId });
   }
   await recordTransitions(

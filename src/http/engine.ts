@@ -5,6 +5,7 @@ import { maxTokensPlugin } from '@escape.tech/graphql-armor-max-tokens';
 import { type ExecutionResult, GraphQLError, type GraphQLErrorExtensions, type ValidationContext } from 'graphql';
 import { createYoga, isAsyncIterable, type Plugin, type YogaServerInstance } from 'graphql-yoga';
 import { renderGraphiQL } from '@graphql-yoga/render-graphiql';
+import { isOutage } from '../database/outage.js';
 import { VaultError } from '../vault/errors.js';
 import type { Context, GraphQLDeps, Principal } from '../graphql/context.js';
 import { schema } from '../graphql/schema.js';
@@ -124,6 +125,13 @@ function isUnstorableText(error: unknown): boolean {
   return code === UNSTORABLE_TEXT || meta?.driverAdapterError?.cause?.originalCode === UNSTORABLE_TEXT;
 }
 
+/** What a caller may know of a failure that is ours: a sentence, and a code to branch on. */
+function describeFailure(error: unknown): [message: string, code: string] {
+  if (error instanceof VaultError) return ['Stored secrets cannot be opened at the moment.', 'VAULT_UNAVAILABLE'];
+  if (isOutage(error)) return ['The database cannot be reached at the moment. Try again.', 'UNAVAILABLE'];
+  return ['Unexpected error.', 'INTERNAL_SERVER_ERROR'];
+}
+
 /**
  * Lets through what was meant for the caller and replaces everything else by one fixed error, whatever NODE_ENV says:
  * messages of drivers and libraries can hold statements, values and secrets.
@@ -143,12 +151,9 @@ function createMask(deps: GraphQLDeps) {
         extensions: { code: 'BAD_USER_INPUT' },
       });
     }
-    deps.log.error('an operation failed', { code: 'INTERNAL_SERVER_ERROR' }, original);
-    const [message, code] =
-      original instanceof VaultError
-        ? ['Stored secrets cannot be opened at the moment.', 'VAULT_UNAVAILABLE']
-        : ['Unexpected error.', 'INTERNAL_SERVER_ERROR'];
-    return new GraphQLError(message ?? '', { nodes: nodes ?? null, path: path ?? null, extensions: { code } });
+    const [message, code] = describeFailure(original);
+    deps.log.error('an operation failed', { code }, original);
+    return new GraphQLError(message, { nodes: nodes ?? null, path: path ?? null, extensions: { code } });
   };
 }
 

@@ -108,13 +108,18 @@ test.each([
 ])('ending a connection while its refresh is being %s is no deadlock', async (_how, fault) => {
   const connection = await connectUser(one);
   await expire(one, connection);
-  if (fault !== undefined) spoilRefresh(one, connection, fault);
+  spoilRefresh(one, connection, fault ?? { kind: 'hang', when: 'after', ms: 1_500 });
   const logged = one.logs.length;
   let reading: Promise<{ __typename: string }> | undefined;
   // The steps of whoever ends a connection: its grant first, then the credential.
   await one.db.transaction(async (tx) => {
     await tx.query(sql`SELECT id FROM provider_grant WHERE id = ${connection.rowId}::uuid FOR UPDATE`);
     reading = read(two, connection);
+    // What is stored for a healthy connection concerns its credential alone, and meets the one who ends it there.
+    if (fault === undefined) {
+      await until(() => calls(one, connection).length === 1);
+      await tx.query(sql`DELETE FROM credential WHERE grant_id = ${connection.rowId}::uuid`);
+    }
     await until(async () => {
       const [row] = await one.db.query<{ waiting: number }>(sql`
         SELECT count(*) AS waiting FROM pg_stat_activity

@@ -108,6 +108,7 @@ CREATE TABLE "provider_grant" (
     "health_reason" "HealthReason" NOT NULL,
     "health_since" TIMESTAMPTZ(3) NOT NULL,
     "health_checked_at" TIMESTAMPTZ(3),
+    "former_version" INTEGER NOT NULL DEFAULT 0,
     "authorized_at" TIMESTAMPTZ(3) NOT NULL,
     "created_at" TIMESTAMPTZ(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
 
