@@ -260,17 +260,24 @@ async function retireCredential(tx: Sql, grantId: string): Promise<void> {
     WHERE grant_id = ${grantId}::uuid`);
 }
 
+/** One refresh finds out whether a grant that has ended works again; a refusal leaves it as it is. */
+export async function putOnTrial(tx: Sql, grantId: string): Promise<void> {
+  await tx.query(sql`
+    UPDATE credential SET on_trial = true, next_refresh_at = now(), refresh_state = 'IDLE', lease_until = NULL,
+      retry_at = NULL
+    WHERE grant_id = ${grantId}::uuid`);
+}
+
 /**
  * An administrator has installed the app again: what ended for the users of the account because it had been disallowed
  * may be over. One refresh of each finds out; those that are still refused stay as they are.
  */
 async function putUsersOnTrial(tx: Sql, tenantId: string, accountId: string): Promise<void> {
-  await tx.query(sql`
-    UPDATE credential c SET on_trial = true, next_refresh_at = now(), refresh_state = 'IDLE', lease_until = NULL,
-      retry_at = NULL
-    FROM provider_grant g
-    WHERE g.id = c.grant_id AND g.tenant_id = ${tenantId}::uuid AND g.provider_account_id = ${accountId}
-      AND g.kind = 'USER_CONNECTION' AND g.health_reason IN ('DISABLED_BY_ADMIN', 'GRANT_REJECTED')`);
+  const users = await tx.query<{ id: string }>(sql`
+    SELECT id FROM provider_grant
+    WHERE tenant_id = ${tenantId}::uuid AND provider_account_id = ${accountId} AND kind = 'USER_CONNECTION'
+      AND health_reason IN ('DISABLED_BY_ADMIN', 'GRANT_REJECTED')`);
+  for (const { id } of users) await putOnTrial(tx, id);
 }
 
 /** An installation ended at the provider: the connections of the account's users are probed now, not when it is their turn. */

@@ -4,9 +4,14 @@ import { traceRefresh } from '../diagnostics.js';
 import { HEALTH_TOPIC } from '../feed/feed.js';
 import type { ProviderEnvironment, RefreshState } from '../generated/prisma/enums.js';
 import type { Sealer } from '../vault/vault.js';
-import { ZoomAccessTokenRejectedError, ZoomError, ZoomGrantInvalidError } from '../zoom/errors.js';
+import {
+  ZoomAccessTokenRejectedError,
+  ZoomError,
+  ZoomGrantInvalidError,
+  ZoomScopeMissingError,
+} from '../zoom/errors.js';
 import type { Deps } from './deps.js';
-import { lockGrant } from './grant.js';
+import { lockGrant, putOnTrial } from './grant.js';
 import { isLive, nextHealth } from './health.js';
 import { recordTransitions } from './health-event.js';
 import { persist } from './persist.js';
@@ -83,13 +88,16 @@ interface Holder {
   requiredScopes: string[];
   version: number | null;
   state: RefreshState | null;
+  /** Somebody may be asking the provider right now. */
+  isLeased: boolean;
 }
 
 /**
  * Stores one renewal whatever has become of its grant meanwhile.
  *
  * Only under its own fence are tokens taken as they are. If another attempt was made since with the token before them,
- * and was refused, these may still be the live ones: they are tried at the provider, and taken if they work.
+ * and was refused or not answered, these may still be the live ones: they are tried at the provider, and taken if they
+ * work.
  *
  * Here as everywhere the grant is locked before its credential, so that ending a grant while it is refreshed waits
  * instead of deadlocking.
@@ -139,13 +147,15 @@ async function storeUnderFence(
   }
   if (holder.version !== row.version) return 'dropped';
   if (grant.health.reason === 'ROTATION_LOST') return 'lost';
-  return holder.state === 'IDLE' ? 'dropped' : 'undecided';
+  if (holder.state === 'IDLE') return 'dropped';
+  return holder.isLeased ? 'undecided' : 'lost';
 }
 
 async function findHolder(tx: Sql, grantId: string): Promise<Holder | undefined> {
   // Read under the grant's lock: the app may have come to require more since the lease was taken.
   const [holder] = await tx.query<Holder>(sql`
-    SELECT a.id AS "appId", a.environment, a.required_scopes AS "requiredScopes", c.version, c.refresh_state AS state
+    SELECT a.id AS "appId", a.environment, a.required_scopes AS "requiredScopes", c.version, c.refresh_state AS state,
+      coalesce(c.lease_until > now(), false) AS "isLeased"
     FROM provider_grant g JOIN provider_app a ON a.id = g.app_id LEFT JOIN credential c ON c.grant_id = g.id
     WHERE g.id = ${grantId}::uuid`);
   return holder;
@@ -166,8 +176,9 @@ async function recordWork(tx: Sql, grant: LockedGrant, holder: Holder, granted: 
 }
 
 /**
- * The rotation was taken for lost, and here it is. The provider is asked whether the tokens still work: it may have
- * ended the whole grant when the older token came once more.
+ * The rotation was taken for lost, or is in doubt and nobody is at it, and here it is. The provider is asked whether the
+ * tokens still work: it may have ended the whole grant when the older token came once more. An access token that has
+ * expired meanwhile proves nothing: the refresh token beside it is put on trial.
  */
 async function adopt(
   deps: Deps,
@@ -178,21 +189,25 @@ async function adopt(
   const { accessToken, apiUrl, scopes } = renewal.tokens;
   const holder = await findHolder(deps.db, row.grantId);
   if (holder === undefined) return 'dropped';
+  const expired = await hasExpired(deps.db, row);
   try {
-    await deps.zoom.currentUser({ environment: holder.environment, apiUrl, accessToken });
+    if (!expired) await deps.zoom.currentUser({ environment: holder.environment, apiUrl, accessToken });
   } catch (error) {
     if (error instanceof ZoomAccessTokenRejectedError || error instanceof ZoomGrantInvalidError) return 'dropped';
-    if (error instanceof ZoomError) return 'undecided';
-    throw error;
+    // The token was taken; it only may not read the profile.
+    if (error instanceof ZoomError && !(error instanceof ZoomScopeMissingError)) return 'undecided';
+    if (!(error instanceof ZoomError)) throw error;
   }
   const adopted = await persist(deps, patience, async (tx) => {
     const grant = await lockGrant(tx, row.grantId);
-    if (grant?.health.reason !== 'ROTATION_LOST') return false;
+    if (grant === undefined || !(isLive(grant.health.status) || grant.health.reason === 'ROTATION_LOST')) return false;
     const [taken] = await tx.query(sql`
       UPDATE credential c SET ${RENEW}, scopes = ${scopes}::text[], fence = c.fence + 1 FROM ${asTable([row])}
-      WHERE c.grant_id = new.grant_id AND c.version = new.version RETURNING c.grant_id`);
+      WHERE c.grant_id = new.grant_id AND c.version = new.version AND (c.lease_until IS NULL OR c.lease_until <= now())
+      RETURNING c.grant_id`);
     if (taken === undefined) return false;
-    await recordWork(tx, grant, holder, scopes);
+    if (!expired) await recordWork(tx, grant, holder, scopes);
+    else if (!isLive(grant.health.status)) await putOnTrial(tx, row.grantId);
     return true;
   });
   if (!adopted) return 'dropped';
@@ -202,4 +217,10 @@ async function adopt(
   });
   deps.feed.publish(HEALTH_TOPIC);
   return 'stored';
+}
+
+async function hasExpired(db: Sql, { issuedAt, lifeSeconds }: RenewedRow): Promise<boolean> {
+  const [row] = await db.query<{ expired: boolean }>(sql`
+    SELECT ${issuedAt}::timestamptz + make_interval(secs => ${lifeSeconds}) <= now() AS expired`);
+  return row?.expired ?? false;
 }
