@@ -131,7 +131,11 @@ export function createSpool({ folder, log }: { folder: string | null; log: Log }
   async function left(all: boolean): Promise<Spooled[]> {
     if (folder === null) return [];
     const found: Spooled[] = [];
-    for (const file of await names(folder)) {
+    const files = await readdir(folder).catch((error: unknown) => {
+      if (!isAbsent(error)) complain('the spool could not be read', error);
+      return [];
+    });
+    for (const file of files.toSorted()) {
       const path = join(folder, file);
       try {
         const ageMs = Date.now() - (await stat(path)).mtimeMs;
@@ -147,7 +151,7 @@ export function createSpool({ folder, log }: { folder: string | null; log: Log }
         }
       } catch (error) {
         // Another process has settled it meanwhile.
-        if ((error as NodeJS.ErrnoException).code !== 'ENOENT') complain('a spool file could not be read', error);
+        if (!isAbsent(error)) complain('a spool file could not be read', error);
       }
     }
     return found;
@@ -167,14 +171,7 @@ export function createSpool({ folder, log }: { folder: string | null; log: Log }
   };
 }
 
-async function names(folder: string): Promise<string[]> {
-  try {
-    return (await readdir(folder)).toSorted();
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
-    throw error;
-  }
-}
+const isAbsent = (error: unknown) => (error as NodeJS.ErrnoException).code === 'ENOENT';
 
 /** So that the new name outlives a crash of the machine, too. */
 async function syncFolder(folder: string): Promise<void> {
