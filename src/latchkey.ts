@@ -28,6 +28,8 @@ import { createZoom } from './zoom/zoom.js';
 const SESSION_SECONDS = 600;
 const CONNECT_CODE_SECONDS = 120;
 const FAILURES_BEFORE_DEGRADED = 3;
+/** Connections to the provider beyond those that scheduled refreshes may take. */
+const CONNECTIONS_FOR_READERS = 100;
 /** How long running requests may take after the listener has closed. */
 const DRAIN_MS = 10_000;
 const IDLE_SWEEP_MS = 100;
@@ -143,6 +145,7 @@ async function start(
   const zoom = createZoom({
     hosts: hostsOf(config, sandbox),
     deadlineMs: config.providerDeadlineSeconds * 1_000,
+    connections: CONNECTIONS_FOR_READERS + config.refreshConcurrency,
     clock,
   });
   cleanup.add(() => zoom.close());

@@ -147,6 +147,9 @@ export function takeDueLeases(deps: Pick<Deps, 'db' | 'settings'>, room: Room): 
   });
 }
 
+/** Time that an idle app has to its credit, in seconds: a tenth, or the time that one refresh takes at its pace. */
+const creditSeconds = ({ refreshesPerSecond }: DomainSettings) => Math.max(0.1, 1 / refreshesPerSecond);
+
 interface Quota {
   appId: string;
   quota: number;
@@ -156,8 +159,8 @@ interface Quota {
 async function takeTurns(tx: Sql, settings: DomainSettings, room: Room): Promise<Quota[]> {
   const apps = await tx.query<Quota>(sql`
     SELECT p.app_id AS "appId", CASE WHEN a.incident_reason IS NOT NULL THEN 1
-      ELSE least(${room.limit}, floor(extract(epoch FROM now() - greatest(p.paced_until, now() - interval '1 second'))
-        * ${settings.refreshesPerSecond}::float8))::int END AS quota
+      ELSE least(${room.limit}, floor(1e-6 + ${settings.refreshesPerSecond}::float8 * extract(epoch FROM
+        now() - greatest(p.paced_until, now() - make_interval(secs => ${creditSeconds(settings)})))))::int END AS quota
     FROM refresh_pace p JOIN provider_app a ON a.id = p.app_id
     WHERE p.paced_until < now() AND p.app_id <> ALL(${room.pausedApps}::uuid[])
       AND (a.incident_reason IS NULL OR a.incident_retry_at <= now())
@@ -219,14 +222,14 @@ function dueCandidates(settings: DomainSettings, room: Room, quotas: readonly Qu
 }
 
 /** Counts what was started against the pace of its app. */
-async function keepPace(tx: Sql, { refreshesPerSecond }: DomainSettings, leases: readonly Lease[]): Promise<void> {
+async function keepPace(tx: Sql, settings: DomainSettings, leases: readonly Lease[]): Promise<void> {
   const started = new Map<string, number>();
   for (const { app } of leases) started.set(app.id, (started.get(app.id) ?? 0) + 1);
   await tx.query(sql`
-    UPDATE refresh_pace p SET paced_until = greatest(p.paced_until, now() - interval '1 second')
-      + make_interval(secs => app.started / ${refreshesPerSecond}::float8)
-    FROM unnest(${[...started.keys()]}::uuid[], ${[...started.values()]}::int[])
-      AS app(id, started)
+    UPDATE refresh_pace p
+    SET paced_until = greatest(p.paced_until, now() - make_interval(secs => ${creditSeconds(settings)}))
+      + make_interval(secs => app.started / ${settings.refreshesPerSecond}::float8)
+    FROM unnest(${[...started.keys()]}::uuid[], ${[...started.values()]}::int[]) AS app(id, started)
     WHERE p.app_id = app.id`);
 }
 

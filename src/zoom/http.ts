@@ -14,9 +14,6 @@ const GATEWAY_STATUSES: ReadonlySet<number> = new Set([408, 502, 504]);
 /** An honest answer is a few KiB; more than this is not one, and is not held in memory. */
 const MAX_BODY_BYTES = 64 * 1024;
 
-/** Per origin. When Zoom hangs, this bounds the sockets; further requests wait, as long as the next constant lets them. */
-const MAX_CONNECTIONS = 100;
-
 /**
  * How much of its deadline a request may spend before it meets a connected socket. Sent later than that, it would
  * likely be abandoned on its way, and an abandoned refresh can cost the grant; unsent, it costs nothing.
@@ -50,12 +47,24 @@ export interface Http {
   close(): Promise<void>;
 }
 
-export function createHttp({ deadlineMs, clock }: { deadlineMs: number; clock: Clock }): Http {
+/**
+ * @param connections sockets to each origin at most: when Zoom hangs, further requests wait for one, as long as
+ * `MAX_WAIT_SHARE` lets them.
+ */
+export function createHttp({
+  deadlineMs,
+  connections,
+  clock,
+}: {
+  deadlineMs: number;
+  connections: number;
+  clock: Clock;
+}): Http {
   const agent = new Agent({
     connect: { timeout: CONNECT_TIMEOUT_MS },
     headersTimeout: HEADERS_TIMEOUT_MS,
     bodyTimeout: BODY_TIMEOUT_MS,
-    connections: MAX_CONNECTIONS,
+    connections,
     pipelining: 1,
   });
   return {

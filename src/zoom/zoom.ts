@@ -103,6 +103,7 @@ export interface Zoom {
  *
  * @param deadlineMs from the call of a method to its end, connecting included, which may take a third of it: a request
  *   that has no connection by then ends as `not-sent`. Keep the deadline below the refresh lease.
+ * @param connections to each host at most; further requests wait.
  * @param clock only to turn a `Retry-After` date into seconds; time limits run in real time.
  * @returns also `close`, which resolves when the requests under way have ended; later ones fail as `not-sent`.
  * @throws {TypeError} if one of `hosts` is not a URL.
@@ -110,14 +111,16 @@ export interface Zoom {
 export function createZoom({
   hosts,
   deadlineMs = 15_000,
+  connections = 100,
   clock,
 }: {
   hosts: ZoomHosts;
   deadlineMs?: number;
+  connections?: number;
   clock: Clock;
 }): Zoom & { close(): Promise<void> } {
   const endpoints = createEndpoints(hosts);
-  const http = createHttp({ deadlineMs, clock });
+  const http = createHttp({ deadlineMs, connections, clock });
   return {
     authorizationUrl: (request) => authorizationUrl(endpoints, request),
     exchangeCode: async (client, request) =>

@@ -146,7 +146,7 @@ CREATE TABLE "credential" (
 -- CreateTable
 CREATE TABLE "refresh_pace" (
     "app_id" UUID NOT NULL,
-    "paced_until" TIMESTAMPTZ(3) NOT NULL,
+    "paced_until" TIMESTAMPTZ(6) NOT NULL,
 
     CONSTRAINT "refresh_pace_pkey" PRIMARY KEY ("app_id")
 );
