@@ -135,7 +135,7 @@ export function createSpool({ folder, log }: { folder: string | null; log: Log }
       if (!isAbsent(error)) complain('the spool could not be read', error);
       return [];
     });
-    for (const file of files.toSorted()) {
+    for (const file of files) {
       const path = join(folder, file);
       try {
         const ageMs = Date.now() - (await stat(path)).mtimeMs;
