@@ -3,11 +3,13 @@ import { defineConfig } from 'vitest/config';
 
 const everywhere = process.env['CI'] === 'true' ? ['test/*.test.ts'] : [];
 
-/** Tests that open no database: once is enough. */
+/** Tests that open no database, or the embedded one whatever the project: once is enough. */
 const withoutDatabase = [
   'config',
   'folder-lock',
   'health',
+  'health-facts',
+  'refresh-interleaving',
   'sandbox',
   'schema',
   'vault-envelope',
