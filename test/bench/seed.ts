@@ -8,65 +8,75 @@ import { Secret } from '../../src/secret.js';
 import type { Vault } from '../../src/vault/vault.js';
 
 /** As long as the tokens that Zoom hands out. */
-const TOKEN_LENGTH = 640;
+export const TOKEN_LENGTH = 640;
 const USERS_PER_TENANT = 100;
-const BATCH = 1_000;
+/** Rows of one statement. */
+const BATCH = 2_000;
 
-const makeToken = () => randomBytes(TOKEN_LENGTH).toString('base64url').slice(0, TOKEN_LENGTH);
+export const makeToken = () => randomBytes(TOKEN_LENGTH).toString('base64url').slice(0, TOKEN_LENGTH);
 
 export interface SeededUser {
   tenantId: string;
   userId: string;
 }
 
-/** Adds connected users with fresh tokens, sealed by the vault as the product seals them. */
+interface Row extends SeededUser {
+  id: string;
+  ownerId: string;
+  access: Uint8Array;
+  refresh: Uint8Array | null;
+}
+
+/**
+ * Adds connected users with fresh tokens, sealed by the vault as the product seals them.
+ *
+ * @param refreshTokenOf gives the refresh token of each, by its place from 0.
+ */
 export async function seedGrants(
   deps: { db: Database; vault: Vault },
   appId: string,
   count: number,
+  refreshTokenOf: (index: number) => string = makeToken,
 ): Promise<SeededUser[]> {
   const users: SeededUser[] = [];
-  while (users.length < count) {
-    const externalId = `bench_${randomUUID()}`;
-    const tenantId = await createTenant(deps, { externalId, allowedOrigins: [] });
-    for (let first = 0; first < USERS_PER_TENANT && users.length < count; first += BATCH) {
-      const size = Math.min(USERS_PER_TENANT, count - users.length);
-      users.push(...(await seedBatch(deps, appId, tenantId, externalId, size)));
+  let rows: Row[] = [];
+  for (let first = 0; first < count; first += USERS_PER_TENANT) {
+    const tenantId = `bench_${randomUUID()}`;
+    const ownerId = await createTenant(deps, { externalId: tenantId, allowedOrigins: [] });
+    const sealer = await deps.vault.sealer(deps.db, ownerId);
+    for (let user = 0; user < Math.min(USERS_PER_TENANT, count - first); user += 1) {
+      const id = randomUUID();
+      const tokens = {
+        accessToken: new Secret(makeToken()),
+        refreshToken: new Secret(refreshTokenOf(first + user)),
+      };
+      const { access, refresh } = sealTokens(sealer, { id, tenantId: ownerId }, 1, tokens);
+      rows.push({ id, ownerId, tenantId, userId: `user_${user}`, access, refresh });
     }
+    if (rows.length < BATCH && first + USERS_PER_TENANT < count) continue;
+    await insertRows(deps.db, appId, rows);
+    users.push(...rows.map(({ tenantId, userId }) => ({ tenantId, userId })));
+    rows = [];
   }
   return users;
 }
 
-async function seedBatch(
-  deps: { db: Database; vault: Vault },
-  appId: string,
-  tenantId: string,
-  externalId: string,
-  size: number,
-): Promise<SeededUser[]> {
-  const sealer = await deps.vault.sealer(deps.db, tenantId);
-  const rows = Array.from({ length: size }, (_, index) => {
-    const id = randomUUID();
-    const tokens = { accessToken: new Secret(makeToken()), refreshToken: new Secret(makeToken()) };
-    const sealed = sealTokens(sealer, { id, tenantId }, 1, tokens);
-    return { id, userId: `user_${index}`, access: sealed.access, refresh: sealed.refresh };
-  });
+async function insertRows(db: Database, appId: string, rows: readonly Row[]): Promise<void> {
   const ids = rows.map((row) => row.id);
-  const userIds = rows.map((row) => row.userId);
-  await deps.db.query(sql`
+  const owners = rows.map((row) => row.ownerId);
+  await db.query(sql`
     INSERT INTO provider_grant (id, kind, tenant_id, app_id, subject, external_user_id, provider_account_id,
       provider_user_id, granted_scopes, missing_scopes, health_status, health_reason, health_since, authorized_at)
-    SELECT id, 'USER_CONNECTION', ${tenantId}::uuid, ${appId}::uuid, user_id, user_id, 'account', id::text,
+    SELECT id, 'USER_CONNECTION', owner, ${appId}::uuid, user_id, user_id, 'account', id::text,
       ARRAY['user:read:user'], '{}', 'HEALTHY', 'CONNECTED', now(), now()
-    FROM unnest(${ids}::uuid[], ${userIds}::text[]) AS row(id, user_id)`);
-  await deps.db.query(sql`
-    INSERT INTO credential (grant_id, tenant_id, app_id, version, sealed_access_token, sealed_refresh_token, key_version, scopes, api_url,
-      issued_at, expires_at, next_refresh_at)
-    SELECT id, ${tenantId}::uuid, ${appId}::uuid, 1, access, refresh, 1, ARRAY['user:read:user'], 'https://api.zoom.us', now(), now() + interval '1 hour',
-      now() + interval '50 minutes'
-    FROM unnest(${ids}::uuid[], ${rows.map((row) => row.access)}::bytea[], ${rows.map((row) => row.refresh)}::bytea[])
-      AS row(id, access, refresh)`);
-  return userIds.map((userId) => ({ tenantId: externalId, userId }));
+    FROM unnest(${ids}::uuid[], ${owners}::uuid[], ${rows.map((row) => row.userId)}::text[]) AS row(id, owner, user_id)`);
+  await db.query(sql`
+    INSERT INTO credential (grant_id, tenant_id, app_id, version, sealed_access_token, sealed_refresh_token, key_version,
+      scopes, api_url, issued_at, expires_at, next_refresh_at)
+    SELECT id, owner, ${appId}::uuid, 1, access, refresh, 1, ARRAY['user:read:user'], 'https://api.zoom.us', now(),
+      now() + interval '1 hour', now() + interval '50 minutes'
+    FROM unnest(${ids}::uuid[], ${owners}::uuid[], ${rows.map((row) => row.access)}::bytea[],
+      ${rows.map((row) => row.refresh)}::bytea[]) AS row(id, owner, access, refresh)`);
 }
 
 export const seedApp = (deps: { db: Database; vault: Vault }): Promise<string> =>

@@ -46,8 +46,15 @@ async function until(attempt: () => Promise<void>, deadlineMs: number): Promise<
   }
 }
 
-/** Starts a PostgreSQL server in `folder` on a free port of the loopback interface; its data dies with the folder. */
-export async function startCluster(folder: string): Promise<{ url: string; stop(): Promise<void> }> {
+/**
+ * Starts a PostgreSQL server in `folder` on a free port of the loopback interface; its data dies with the folder.
+ *
+ * @param options `fsync`: commits wait for the disk, as on a real server; off for tests, which it would slow down.
+ */
+export async function startCluster(
+  folder: string,
+  { fsync = false } = {},
+): Promise<{ url: string; stop(): Promise<void> }> {
   const bin = await copyServer(folder);
   const data = join(folder, 'data');
   await mkdir(data, { mode: 0o700 });
@@ -61,7 +68,8 @@ export async function startCluster(folder: string): Promise<{ url: string; stop(
   const options = { cwd: folder, ...user, env: { PATH: process.env['PATH'] ?? '', LC_ALL: 'C' } };
   await run(join(bin, 'initdb'), ['-D', data, '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--no-sync'], options);
   const port = await freePort();
-  const settings = ['max_connections=200', 'fsync=off', 'listen_addresses=127.0.0.1', 'unix_socket_directories='];
+  const settings = ['max_connections=200', 'listen_addresses=127.0.0.1', 'unix_socket_directories='];
+  settings.push(`fsync=${fsync ? 'on' : 'off'}`);
   const server = spawn(
     join(bin, 'postgres'),
     ['-D', data, '-p', String(port), ...settings.flatMap((setting) => ['-c', setting])],
