@@ -21,6 +21,8 @@ const MAX_ATTEMPTS = 3;
 
 const ROLLBACK_TIMEOUT_MS = 1_000;
 
+const IDLE_TIMEOUT_MS = 4_000;
+
 /** `int8` as number: fences, positions and counts stay far below 2^53. */
 const types: pg.CustomTypesConfig = {
   getTypeParser: (oid, format) =>
@@ -74,6 +76,8 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
     connectionString,
     max: poolSize,
     connectionTimeoutMillis: 5_000,
+    // When a network falls silent, each idle connection would cost whoever is given it a whole time limit.
+    idleTimeoutMillis: IDLE_TIMEOUT_MS,
     query_timeout: queryTimeoutMs,
     statement_timeout: queryTimeoutMs,
     idle_in_transaction_session_timeout: 30_000,

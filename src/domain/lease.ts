@@ -184,8 +184,8 @@ function shareOut(limit: number, wishes: readonly Quota[]): Quota[] {
   });
 }
 
-/** Candidates looked at for each that may be taken, so that a tenant with many due does not hide the others. */
-const WINDOW = 4;
+/** Candidates of an app that are looked at, so that a tenant with many due does not hide the others. */
+const WINDOW = 1_000;
 
 function dueCandidates(settings: DomainSettings, room: Room, quotas: readonly Quota[]): SqlStatement {
   const running = [...room.running];
@@ -195,17 +195,13 @@ function dueCandidates(settings: DomainSettings, room: Room, quotas: readonly Qu
     sql`c.grant_id <> ALL(${room.busy}::uuid[])`,
     sql`c.tenant_id <> ALL(${full}::uuid[])`,
     sql`(c.refresh_state = 'IDLE' OR c.lease_until + make_interval(secs => ${settings.doubtSeconds}) < now())`,
-    sql`EXISTS (SELECT 1 FROM provider_grant g WHERE g.id = c.grant_id AND ${IS_WANTED})`,
   ];
-  const share = sql`${room.perTenant} - coalesce((
-    SELECT busy.count FROM unnest(${running.map(([tenantId]) => tenantId)}::uuid[],
-      ${running.map(([, count]) => count)}::int[]) AS busy(tenant_id, count) WHERE busy.tenant_id = due.tenant_id), 0)`;
   // While an app has an incident one of its credentials finds out whether that is over, due or not.
   return sql`
-    SELECT grant_id FROM (
+    SELECT chosen.grant_id FROM credential chosen JOIN (
       SELECT grant_id, quota, row_number() OVER (PARTITION BY app_id ORDER BY tenant_rank, next_refresh_at) AS app_rank
       FROM (
-        SELECT due.*, app.quota, ${share} AS share,
+        SELECT due.*, app.quota, ${room.perTenant} - coalesce(busy.count, 0) AS share,
           row_number() OVER (PARTITION BY due.app_id, due.tenant_id ORDER BY due.next_refresh_at) AS tenant_rank
         FROM unnest(${quotas.map(({ appId }) => appId)}::uuid[], ${quotas.map(({ quota }) => quota)}::int[])
           AS app(id, quota)
@@ -213,12 +209,14 @@ function dueCandidates(settings: DomainSettings, room: Room, quotas: readonly Qu
           SELECT c.grant_id, c.app_id, c.tenant_id, c.next_refresh_at FROM credential c
           WHERE ${join(free, ' AND ')} AND c.next_refresh_at <= (
             SELECT CASE WHEN incident_reason IS NULL THEN now() ELSE 'infinity' END FROM provider_app WHERE id = app.id)
-          ORDER BY c.next_refresh_at LIMIT app.quota * ${WINDOW} FOR UPDATE OF c SKIP LOCKED
+          ORDER BY c.next_refresh_at LIMIT ${WINDOW}
         ) due
+        LEFT JOIN unnest(${running.map(([tenantId]) => tenantId)}::uuid[], ${running.map(([, count]) => count)}::int[])
+          AS busy(tenant_id, count) ON busy.tenant_id = due.tenant_id
       ) seen
       WHERE tenant_rank <= share
-    ) fair
-    WHERE app_rank <= quota`;
+    ) fair USING (grant_id)
+    WHERE fair.app_rank <= fair.quota FOR UPDATE OF chosen SKIP LOCKED`;
 }
 
 /** Counts what was started against the pace of its app. */
