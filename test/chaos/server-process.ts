@@ -1,0 +1,89 @@
+import { spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+
+/** The steps of a refresh at which a process can be ended or frozen; `kill-at.mjs` knows where they are met. */
+export type Point = 'leased' | 'sent' | 'headers' | 'answered' | 'spooled' | 'committing' | 'committed';
+
+export interface SpawnOptions {
+  settings: Record<string, string>;
+  /** The process sends itself `signal` (SIGKILL) when it meets the point. */
+  at?: { point: Point; signal?: 'SIGKILL' | 'SIGSTOP' };
+  /** SIGUSR2 blocks the event loop for so long. */
+  blockMs?: number;
+}
+
+/** The built server in a process of its own. */
+export interface ServerProcess {
+  readonly pid: number;
+  /** Everything it wrote so far. */
+  output(): string;
+  /** Where it listens; rejects if it ends before it does. */
+  readonly listening: Promise<string>;
+  readonly exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
+  isRunning(): boolean;
+  signal(signal: NodeJS.Signals): void;
+}
+
+const running = new Set<ServerProcess>();
+
+process.once('exit', () => {
+  for (const server of running) server.signal('SIGKILL');
+});
+
+const preload = (file: string): string[] => ['--import', new URL(file, import.meta.url).href];
+
+/** Starts `dist/main.js` with these settings and nothing of this process's environment. */
+export function spawnServer({ settings, at, blockMs }: SpawnOptions): ServerProcess {
+  const child = spawn(
+    process.execPath,
+    [
+      ...(at === undefined ? [] : preload('kill-at.mjs')),
+      ...(blockMs === undefined ? [] : preload('block-loop.mjs')),
+      'dist/main.js',
+    ],
+    {
+      cwd: ROOT,
+      env: {
+        PATH: process.env['PATH'],
+        HOME: process.env['HOME'],
+        ...settings,
+        ...(at === undefined ? {} : { LATCHKEY_CHAOS_AT: at.point, LATCHKEY_CHAOS_SIGNAL: at.signal ?? 'SIGKILL' }),
+        ...(blockMs === undefined ? {} : { LATCHKEY_CHAOS_BLOCK_MS: String(blockMs) }),
+      },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    },
+  );
+  let output = '';
+  let isRunning = true;
+  const exited: ServerProcess['exited'] = new Promise((resolve) => {
+    child.once('exit', () => {
+      isRunning = false;
+    });
+    child.once('close', (code, signal) => resolve({ code, signal }));
+  });
+  const listening = new Promise<string>((resolve, reject) => {
+    const read = (chunk: Buffer): void => {
+      output += chunk.toString('utf8');
+      const url = /"url":"([^"]+)".*"msg":"listening"/.exec(output)?.[1];
+      if (url !== undefined) resolve(url);
+    };
+    child.stdout.on('data', read);
+    child.stderr.on('data', read);
+    void exited.then(({ code, signal }) => reject(new Error(`The server ended (${code ?? signal}):\n${output}`)));
+  });
+  // Whoever waits for it hears of it; who expects the end does not wait.
+  listening.catch(() => undefined);
+  const server: ServerProcess = {
+    pid: child.pid ?? 0,
+    output: () => output,
+    listening,
+    exited,
+    isRunning: () => isRunning,
+    signal: (signal) => void child.kill(signal),
+  };
+  running.add(server);
+  void exited.then(() => running.delete(server));
+  return server;
+}
