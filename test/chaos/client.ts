@@ -69,7 +69,10 @@ export async function readOnce(
     ...facts,
   });
   try {
-    const { status, data, errors } = await postOperation(dispatcher, server, { query: CREDENTIAL, variables: { input } });
+    const { status, data, errors } = await postOperation(dispatcher, server, {
+      query: CREDENTIAL,
+      variables: { input },
+    });
     const answer = data?.credential;
     if (answer === undefined || answer === null) {
       return ended({ kind: errors === undefined ? `HTTP ${status}` : `errors ${errors[0]?.extensions?.code ?? '?'}` });
@@ -94,6 +97,13 @@ export async function meStatus(dispatcher: Agent, token: NonNullable<Reading['to
     dispatcher,
     headers: { authorization: `Bearer ${token.value}` },
   });
+  await body.dump();
+  return statusCode;
+}
+
+/** The status of a server's `/readyz`. */
+export async function readiness({ url }: { url: string }): Promise<number> {
+  const { statusCode, body } = await request(`${url}/readyz`);
   await body.dump();
   return statusCode;
 }

@@ -22,7 +22,7 @@ export async function heal(stage: Stage): Promise<string[]> {
   control.clearFaults();
   control.setKnobs({ tokenDelayMs: 0, restDelayMs: 0, webhookDuplicates: 0 });
   for (const server of stage.servers) if (server.isFrozen) stage.thaw(server);
-  await Promise.all([...stage.servers].map(({ process }) => (process.isRunning() ? process.listening : null)));
+  await Promise.all(stage.servers.filter(({ process }) => process.isRunning()).map(({ process }) => process.listening));
   if (stage.live().length === 0) await stage.start();
   await db.query(sql`UPDATE provider_app SET incident_retry_at = now() WHERE incident_reason IS NOT NULL`);
   await db.query(sql`
@@ -43,8 +43,10 @@ export async function heal(stage: Stage): Promise<string[]> {
   }
 }
 
+type Sent = Pick<Stage, 'control' | 'interruptions' | 'excused' | 'seconds'>;
+
 /** No refresh token is sent twice, unless its first use was in doubt, and then not before the doubt was waited for. */
-export function resentTokens(stage: Pick<Stage, 'control' | 'interruptions' | 'seconds'>): string[] {
+export function resentTokens(stage: Sent): string[] {
   const byToken = new Map<string, JournalEntry[]>();
   for (const entry of stage.control.journal()) {
     if (entry.grantType !== 'refresh_token' || entry.tokenFingerprint === null) continue;
@@ -59,16 +61,16 @@ export function resentTokens(stage: Pick<Stage, 'control' | 'interruptions' | 's
   );
 }
 
-function judge(
-  { interruptions, seconds }: Pick<Stage, 'interruptions' | 'seconds'>,
-  earlier: JournalEntry,
-  later: JournalEntry,
-): string | null {
+function judge({ interruptions, excused, seconds }: Sent, earlier: JournalEntry, later: JournalEntry): string | null {
   const [from, to] = [Date.parse(earlier.at), Date.parse(later.at)];
-  if (earlier.outcome === 'reused-token') return `a refresh token was sent again after it had been refused`;
-  if (earlier.outcome !== 'rotated') return null;
+  const isRefused = earlier.outcome === 'reused-token';
+  if (earlier.outcome !== 'rotated' && !isRefused) return null;
+  const excuse = excused.get(earlier.tokenFingerprint ?? '');
+  if (excuse === 'kept') return null;
   const isInterrupted = interruptions.some((at) => at >= from - 100 && at <= to);
-  if (earlier.fault === null && !isInterrupted) return `a refresh token was sent again after it had been traded in`;
+  if (earlier.fault === null && excuse === undefined && !isInterrupted) {
+    return `a refresh token was sent again after it had been ${isRefused ? 'refused' : 'traded in'}`;
+  }
   if (to - from < seconds.doubt * 1_000 - 250) return `a doubt was not waited for: ${to - from} ms`;
   return null;
 }
@@ -143,7 +145,8 @@ async function finalStates(stage: Stage, server: Server): Promise<string[]> {
   for (const { rowId, tenantId, userId } of live.filter((_, index) => index % step === 0)) {
     const reading = await stage.read(server, { rowId, input: { tenantId, credentialFor: 'USER', userId } });
     const status = reading.token === null ? null : await meStatus(stage.callers, reading.token);
-    if (status !== 200) useless.push(`I6 ${rowId} is live and gives ${reading.kind}, which Zoom answers with ${status}`);
+    if (status !== 200)
+      useless.push(`I6 ${rowId} is live and gives ${reading.kind}, which Zoom answers with ${status}`);
   }
   return [...unsaid.slice(0, 5), ...useless.slice(0, 5)];
 }

@@ -22,7 +22,11 @@ const POINTS = {
   committed: [REFRESHES, isStep('committed')],
 };
 
-const { LATCHKEY_CHAOS_AT: point, LATCHKEY_CHAOS_NTH: nth = '1', LATCHKEY_CHAOS_SIGNAL: signal = 'SIGKILL' } = process.env;
+const {
+  LATCHKEY_CHAOS_AT: point,
+  LATCHKEY_CHAOS_NTH: nth = '1',
+  LATCHKEY_CHAOS_SIGNAL: signal = 'SIGKILL',
+} = process.env;
 const [channel, fits] = POINTS[point];
 
 let left = Number(nth);

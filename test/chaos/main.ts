@@ -1,5 +1,6 @@
 // npm run chaos: breaks three real processes and a real PostgreSQL in known ways, and compares what comes of it with
-// what must come of it. CHAOS_SEED, CHAOS_ONLY=X-03,X-04 and CHAOS_SCALE (1; 4 for a long run) change what is run.
+// what must come of it. CHAOS_SEED, CHAOS_ONLY=X-03,X-04 and CHAOS_ROUNDS change what is run; the last counts the random
+// kills, and everything else that is repeated grows with it.
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,9 +10,11 @@ import { markdown, tableRow, type Result } from './report.js';
 import { runExperiment } from './run.js';
 
 const DEFAULT_SEED = 20_261_126;
+const STANDARD_ROUNDS = 30;
 
 const seed = Number(process.env['CHAOS_SEED'] ?? DEFAULT_SEED);
-const scale = Number(process.env['CHAOS_SCALE'] ?? 1);
+const rounds = Number(process.env['CHAOS_ROUNDS'] ?? STANDARD_ROUNDS);
+const scale = rounds / STANDARD_ROUNDS;
 const only = (process.env['CHAOS_ONLY'] ?? '').split(',').filter((id) => id !== '');
 const chosen = EXPERIMENTS.filter(({ id }) => only.length === 0 || only.includes(id));
 
@@ -34,6 +37,6 @@ const seconds = (performance.now() - startedAt) / 1_000;
 const failed = results.filter(({ problems }) => problems.length > 0).length;
 process.stdout.write(`chaos: ${results.length} run, ${failed} failed, ${seconds.toFixed(0)} s, seed ${seed}\n`);
 if (only.length === 0) {
-  await writeFile(new URL('../../docs/chaos.md', import.meta.url), markdown(results, { seed, scale, seconds }));
+  await writeFile(new URL('../../docs/chaos.md', import.meta.url), markdown(results, { seed, rounds, seconds }));
 }
 process.exit(failed > 0 || results.length === 0 ? 1 : 0);

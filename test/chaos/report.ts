@@ -28,7 +28,7 @@ export function tableRow({ id, injected, expected, observed, problems, seconds }
 /** The whole document, as the command writes it. */
 export function markdown(
   results: readonly Result[],
-  run: { seed: number; scale: number; seconds: number; now?: Date },
+  run: { seed: number; rounds: number; seconds: number; now?: Date },
 ): string {
   const failed = results.filter(({ problems }) => problems.length > 0).length;
   const [processor] = cpus();
@@ -48,7 +48,7 @@ one way and compares what comes of it with what must. Afterwards everything is h
 | Run          |                                                                    |
 | ------------ | ------------------------------------------------------------------ |
 | Date         | ${(run.now ?? new Date()).toISOString()} |
-| Seed, scale  | ${run.seed}, ${run.scale} |
+| Seed, rounds | ${run.seed}, ${run.rounds} |
 | Machine      | ${cpus().length} × ${processor?.model.trim() ?? 'unknown'}, ${gigabytes} GB, load ${loadavg()[0]?.toFixed(1)} |
 | Node         | ${process.version}, ${process.platform} ${process.arch} |
 | Experiments  | ${results.length} run, ${results.length - failed} ok, ${failed} failed, ${run.seconds.toFixed(0)} s |

@@ -42,7 +42,11 @@ const storm: Experiment = {
       const beside = keepReading(stage, servers, other, stop.signal);
       const readings = await burst();
       stop.abort();
-      return { readings, p99: percentile(durations(readings), 0.99), beside: percentile(durations(await beside), 0.99) };
+      return {
+        readings,
+        p99: percentile(durations(readings), 0.99),
+        beside: percentile(durations(await beside), 0.99),
+      };
     };
     const calm = await measure(() => readEverywhere(stage, servers, hot, READERS));
     await expire(at(servers, 0), hot);
@@ -50,7 +54,11 @@ const storm: Experiment = {
     const hit = await measure(() => readEverywhere(stage, servers, hot, READERS));
 
     const tokens = new Set(hit.readings.map(({ token }) => token?.fingerprint));
-    check.equal('token requests', calls(at(servers, 0), hot).map(({ outcome }) => outcome), ['rotated']);
+    check.equal(
+      'token requests',
+      calls(at(servers, 0), hot).map(({ outcome }) => outcome),
+      ['rotated'],
+    );
     check.equal('answers', summary(hit.readings), `${READERS} × Credential v2`);
     check.equal('distinct tokens', tokens.size, 1);
     check.equal('events', await events(at(servers, 0), hot), ['CONNECTED']);
@@ -65,7 +73,8 @@ const storm: Experiment = {
 const slowZoom: Experiment = {
   id: 'X-02',
   injected: '300 readers at 3 processes ask for one expired credential; Zoom answers after 3.5 s, the lease lasts 3 s',
-  expected: '1 token request, none refused; callers get the token or are told to come back; after the doubt one more request settles it',
+  expected:
+    '1 token request, none refused; callers get the token or are told to come back; after the doubt one more request settles it',
   run: async ({ openStage }) => {
     const check = createCheck();
     const stage = await openStage({ refreshMode: 'tolerance', deadline: 2, lease: 3, doubt: 5 });

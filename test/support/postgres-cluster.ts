@@ -87,11 +87,10 @@ export async function startCluster(folder: string, { fsync = false } = {}): Prom
   settings.push(`fsync=${fsync ? 'on' : 'off'}`);
 
   const launch = (): ChildProcess =>
-    spawn(
-      join(bin, 'postgres'),
-      ['-D', data, '-p', String(port), ...settings.flatMap((setting) => ['-c', setting])],
-      { ...options, stdio: 'ignore' },
-    );
+    spawn(join(bin, 'postgres'), ['-D', data, '-p', String(port), ...settings.flatMap((setting) => ['-c', setting])], {
+      ...options,
+      stdio: 'ignore',
+    });
   let server = launch();
   const killAtExit = () => server.kill('SIGQUIT');
   process.once('exit', killAtExit);
