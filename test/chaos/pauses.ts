@@ -1,9 +1,9 @@
 import { request } from 'undici';
-import { calls, connectUser, expire } from '../support/connections.js';
+import { calls, connectUser, events, expire, stored } from '../support/connections.js';
 import { summary, type Reading } from './client.js';
 import { createCheck, type Experiment, type World } from './experiment.js';
-import type { Server } from './stage.js';
-import { pass, within } from './waiting.js';
+import { frozenByItself, type Server } from './stage.js';
+import { pass, waitUntil, within } from './waiting.js';
 
 /** The owner of a lease is frozen when Zoom has rotated and not answered; another process is asked meanwhile. */
 async function freezeOwner({ openStage }: World, refreshMode: 'strict' | 'tolerance', seconds: number) {
@@ -64,6 +64,92 @@ const longPause: Experiment = {
   },
 };
 
+/** The owner is frozen with the answer in its hands; when it goes on, the doubt has long been settled without it. */
+async function freezeWithAnswer({ openStage }: World, refreshMode: 'strict' | 'tolerance' | 'family-revoke') {
+  const stage = await openStage({ refreshMode });
+  const [owner, second] = (await Promise.all([
+    stage.start({ at: { point: 'answered', signal: 'SIGSTOP' } }),
+    stage.start(),
+  ])) as [Server, Server];
+  const connection = await connectUser(second);
+  await expire(second, connection);
+  const sleeping = stage.read(owner, connection);
+  await frozenByItself(stage, owner);
+  const taken = await stage.read(second, connection);
+  stage.thaw(owner);
+  const slept = await sleeping;
+  const count = calls(second, connection).length;
+  const told = await events(second, connection);
+  return {
+    slept,
+    taken,
+    count,
+    told,
+    text: `${refreshMode}: other ${summary([taken])}, owner ${summary([slept])}, ${count} calls`,
+  };
+}
+
+const lateAnswer: Experiment = {
+  id: 'X-06',
+  injected:
+    'SIGSTOP of the owner when it has read the answer, until another process has settled the doubt, then SIGCONT',
+  expected:
+    'strict: the other is told ROTATION_LOST, then the late answer is proved to work and revives the connection; tolerance: the second answer stays and the owner gives it; family-revoke: ROTATION_LOST for both',
+  run: async (world) => {
+    const check = createCheck();
+    const [strict, tolerant, revoked] = await Promise.all([
+      freezeWithAnswer(world, 'strict'),
+      freezeWithAnswer(world, 'tolerance'),
+      freezeWithAnswer(world, 'family-revoke'),
+    ]);
+    check.equal('strict: other', strict.taken.reason, 'ROTATION_LOST');
+    check.equal('strict: owner', strict.slept.version, 2);
+    check.equal('strict: events', strict.told.slice(0, 2), ['CONNECTED', 'ROTATION_LOST']);
+    check.equal('strict: number of events', strict.told.length, 3);
+    check.that(same(tolerant.slept, tolerant.taken), 'tolerance: owner and other have different tokens');
+    for (const { reason } of [revoked.slept, revoked.taken]) check.equal('family-revoke', reason, 'ROTATION_LOST');
+    const all = [strict, tolerant, revoked];
+    check.equal(
+      'token requests',
+      all.map(({ count }) => count),
+      [2, 2, 2],
+    );
+    return check.done(all.map(({ text }) => text).join('; '));
+  },
+};
+
+const frozenCommit: Experiment = {
+  id: 'X-06',
+  injected: 'SIGSTOP of the owner within the transaction that stores the answer, for 6 s; lease + doubt are 4 s',
+  expected: 'nobody can take the lease meanwhile; both get the first answer, 1 call; other connections are served',
+  run: async ({ openStage }) => {
+    const check = createCheck();
+    const stage = await openStage();
+    const [owner, second] = (await Promise.all([
+      stage.start({ at: { point: 'committing', signal: 'SIGSTOP' } }),
+      stage.start(),
+    ])) as [Server, Server];
+    const connection = await connectUser(second);
+    const bystander = await connectUser(second);
+    await expire(second, connection, bystander);
+    const sleeping = stage.read(owner, connection);
+    await frozenByItself(stage, owner);
+    const other = stage.read(second, connection);
+    const beside = await stage.read(second, bystander);
+    await pass(6);
+    stage.thaw(owner);
+    const [slept, taken] = await Promise.all([sleeping, other]);
+    await waitUntil('the answer is stored', async () => (await stored(second, connection))?.version === 2);
+    check.that(same(slept, taken) && slept.version === 2, `owner ${summary([slept])}, other ${summary([taken])}`);
+    check.equal('bystander', summary([beside]), '1 × Credential v2');
+    const outcomes = calls(second, connection).map(({ outcome }) => outcome);
+    check.equal('token requests', outcomes, ['rotated']);
+    return check.done(
+      `owner ${summary([slept])}, other ${summary([taken])}, bystander ${summary([beside])}, ${outcomes.length} call`,
+    );
+  },
+};
+
 const blockedLoop: Experiment = {
   id: 'X-21',
   injected: 'the event loop of the owner stands still for 5 s while Zoom answers; lease + doubt are 10 s',
@@ -96,4 +182,4 @@ const blockedLoop: Experiment = {
   },
 };
 
-export const pauses: readonly Experiment[] = [shortPause, longPause, blockedLoop];
+export const pauses: readonly Experiment[] = [shortPause, longPause, lateAnswer, frozenCommit, blockedLoop];

@@ -1,5 +1,6 @@
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -86,4 +87,12 @@ export function spawnServer({ settings, at, blockMs }: SpawnOptions): ServerProc
   running.add(server);
   void exited.then(() => running.delete(server));
   return server;
+}
+
+const run = promisify(execFile);
+
+/** Whether the process stands still after a SIGSTOP. */
+export async function isStopped({ pid }: Pick<ServerProcess, 'pid'>): Promise<boolean> {
+  const { stdout } = await run('ps', ['-o', 'state=', '-p', String(pid)]);
+  return stdout.trim().startsWith('T');
 }

@@ -13,7 +13,7 @@ import type { TestServer } from '../support/server.js';
 import { createCallers, postOperation, readOnce, type Reading } from './client.js';
 import { createDatabase, dropDatabase } from './databases.js';
 import { recordHistory } from './history.js';
-import { spawnServer, type ServerProcess, type SpawnOptions } from './server-process.js';
+import { isStopped, spawnServer, type ServerProcess, type SpawnOptions } from './server-process.js';
 import { startTcpProxy } from './tcp-proxy.js';
 import { waitUntil } from './waiting.js';
 
@@ -234,3 +234,10 @@ function serverOf(parts: {
 /** Waits until the process has met the point where it ends or freezes. */
 export const endedByItself = (server: Server): Promise<void> =>
   waitUntil('the process has ended itself', () => !server.process.isRunning());
+
+/** Waits until the process has met the point where it freezes, and takes note of that. */
+export async function frozenByItself(stage: Pick<Stage, 'interruptions'>, server: Server): Promise<void> {
+  await waitUntil('the process has frozen itself', () => isStopped(server.process));
+  server.isFrozen = true;
+  stage.interruptions.push(Date.now());
+}
