@@ -10,7 +10,7 @@ import { markdown, tableRow, type Result } from './report.js';
 import { runExperiment } from './run.js';
 
 const DEFAULT_SEED = 20_261_126;
-const STANDARD_ROUNDS = 30;
+const STANDARD_ROUNDS = 20;
 
 const seed = Number(process.env['CHAOS_SEED'] ?? DEFAULT_SEED);
 const rounds = Number(process.env['CHAOS_ROUNDS'] ?? STANDARD_ROUNDS);

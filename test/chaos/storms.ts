@@ -6,7 +6,7 @@ import { createCheck, type Experiment, type World } from './experiment.js';
 import type { Server, Stage } from './stage.js';
 import { pass, waitUntil } from './waiting.js';
 
-const ROUNDS = 30;
+const ROUNDS = 20;
 const CREDENTIALS = 20;
 
 async function connectMany(via: Server, count: number): Promise<Connection[]> {
@@ -42,9 +42,12 @@ async function killAtRandom({ openStage, random, scale }: World) {
   for (let round = 0; round < rounds; round += 1) {
     await waitUntil('two servers are back', () => present().length >= 2);
     const lost = await lostNow(stage);
-    for (const { app, tenantId, userId, zoomUserId, rowId } of connections) {
-      if (lost.has(rowId)) await connectUser(random.pick(present()), { app, tenantId, userId, zoomUserId });
-    }
+    const gone = connections.filter(({ rowId }) => lost.has(rowId));
+    await Promise.all(
+      gone.map(({ app, tenantId, userId, zoomUserId }) =>
+        connectUser(random.pick(present()), { app, tenantId, userId, zoomUserId }),
+      ),
+    );
     const idle = connections.filter(({ rowId }) => !pending.has(rowId));
     await expire(first, ...idle);
     for (const connection of idle) {
