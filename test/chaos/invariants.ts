@@ -25,6 +25,7 @@ export async function heal(stage: Stage): Promise<string[]> {
   await Promise.all(stage.servers.filter(({ process }) => process.isRunning()).map(({ process }) => process.listening));
   if (stage.live().length === 0) await stage.start();
   await db.query(sql`UPDATE provider_app SET incident_retry_at = now() WHERE incident_reason IS NOT NULL`);
+  await db.query(sql`UPDATE refresh_pace SET paced_until = now() - interval '1 second'`);
   await db.query(sql`
     UPDATE credential c SET retry_at = NULL, next_refresh_at = now() FROM provider_grant g
     WHERE g.id = c.grant_id AND g.health_status IN ${LIVE}

@@ -64,19 +64,20 @@ async function storeAll(stage: Stage, vault: Vault, app: RegisteredApp, tenant: 
     SELECT t.id AS "tenantId", a.id AS "appId" FROM tenant t, provider_app a
     WHERE t.external_id = ${tenant} AND a.client_id = ${app.clientId}`);
   const { tenantId = '', appId = '' } = row ?? {};
+  const sealer = await vault.sealer(stage.db, tenantId);
   await stage.db.transaction(async (tx) => {
     for (const [index, { zoomUserId, accessToken, refreshToken, apiUrl }] of consents.entries()) {
       const id = randomUUID();
-      const sealed = await sealTokens(vault, tx, { id, tenantId }, 1, { accessToken, refreshToken });
+      const sealed = sealTokens(sealer, { id, tenantId }, 1, { accessToken, refreshToken });
       await tx.query(sql`
         INSERT INTO provider_grant (id, kind, tenant_id, app_id, subject, external_user_id, provider_account_id,
           provider_user_id, granted_scopes, missing_scopes, health_status, health_reason, health_since, authorized_at)
         VALUES (${id}::uuid, 'USER_CONNECTION', ${tenantId}::uuid, ${appId}::uuid, ${`user_${index}`}, ${`user_${index}`},
           'account', ${zoomUserId}, ${USER_SCOPES}::text[], '{}', 'HEALTHY', 'CONNECTED', now(), now())`);
       await tx.query(sql`
-        INSERT INTO credential (grant_id, version, sealed_access_token, sealed_refresh_token, key_version, scopes, api_url,
+        INSERT INTO credential (grant_id, tenant_id, app_id, version, sealed_access_token, sealed_refresh_token, key_version, scopes, api_url,
           issued_at, expires_at, next_refresh_at)
-        VALUES (${id}::uuid, 1, ${sealed.access}, ${sealed.refresh}, ${sealed.keyVersion}, ${USER_SCOPES}::text[], ${apiUrl},
+        VALUES (${id}::uuid, ${tenantId}::uuid, ${appId}::uuid, 1, ${sealed.access}, ${sealed.refresh}, ${sealed.keyVersion}, ${USER_SCOPES}::text[], ${apiUrl},
           now() - interval '59 minutes', 'infinity', 'infinity')`);
       await recordTransitions(tx, [{ grantId: id, tenantId, previous: null, next: healthOf('CONNECTED') }]);
     }
