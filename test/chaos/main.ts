@@ -1,7 +1,7 @@
 // npm run chaos: breaks three real processes and a real PostgreSQL in known ways, and compares what comes of it with
 // what must come of it. CHAOS_SEED, CHAOS_ONLY=X-03,X-04 and CHAOS_ROUNDS change what is run; the last counts the random
 // kills, and everything else that is repeated grows with it.
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { startCluster } from '../support/postgres-cluster.js';
@@ -27,10 +27,18 @@ try {
     const result = await runExperiment(experiment, { cluster, seed, scale });
     results.push(result);
     process.stdout.write(`${tableRow(result)}\n`);
+    if (result.problems.length > 0) await keepOutputs(result, results.length);
   }
 } finally {
   await cluster.stop();
   await rm(folder, { recursive: true, force: true });
+}
+
+/** What the servers of a failed experiment wrote, for whoever looks for the cause. */
+async function keepOutputs({ id, outputs }: Result, place: number): Promise<void> {
+  const folder = new URL('../../.reports/chaos/', import.meta.url);
+  await mkdir(folder, { recursive: true });
+  await writeFile(new URL(`${place}-${id}.log`, folder), outputs.join('\n=== next process\n'));
 }
 
 const seconds = (performance.now() - startedAt) / 1_000;
