@@ -154,9 +154,11 @@ async function finalStates(stage: Stage, server: Server): Promise<string[]> {
 
 /** Heals the stage and tells every rule that its history breaks. */
 export async function brokenInvariants(stage: Stage): Promise<string[]> {
+  const crashes = stage.servers.flatMap(({ process }) => process.crash() ?? []);
   const restless = await heal(stage);
   const [server] = stage.live();
   return [
+    ...crashes,
     ...restless,
     ...(server === undefined ? ['I6 no server is left'] : await finalStates(stage, server)),
     ...resentTokens(stage).slice(0, 5),

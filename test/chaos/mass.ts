@@ -147,7 +147,9 @@ const herd: Experiment = {
     const [many, few] = [await renewals(stage, large), await renewals(stage, small)];
     const secondsOf = ({ last }: { last: number }): number => last - (begin?.at ?? 0);
     const requests = stage.control.journal().filter(({ grantType }) => grantType === 'refresh_token');
-    const most = busiestSecond(requests.map(({ at }) => Date.parse(at)));
+    const times = requests.map(({ at }) => Date.parse(at));
+    const most = busiestSecond(times);
+    const later = busiestSecond(times.filter((time) => time > (times[0] ?? 0) + 1_000));
     check.equal('token requests', requests.length, count);
     check.that(
       requests.every(({ outcome }) => outcome === 'rotated'),
@@ -157,7 +159,7 @@ const herd: Experiment = {
     check.that(secondsOf(many) <= LIFE_SECONDS * Math.max(1, scale), `the last was renewed after ${secondsOf(many)} s`);
     check.that(secondsOf(few) <= secondsOf(many) / 2, `the small tenant took ${secondsOf(few).toFixed(1)} s`);
     return check.done(
-      `${count - many.waiting - few.waiting} renewed in ${secondsOf(many).toFixed(1)} s, ${requests.length} calls, at most ${most} in a second; the small tenant in ${secondsOf(few).toFixed(1)} s`,
+      `${count - many.waiting - few.waiting} renewed in ${secondsOf(many).toFixed(1)} s, ${requests.length} calls, at most ${most} in a second (after the first one ${later}); the small tenant in ${secondsOf(few).toFixed(1)} s`,
     );
   },
 };

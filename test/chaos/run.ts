@@ -40,7 +40,10 @@ export async function runExperiment(
     });
     for (const stage of stages) observation.problems.push(...(await brokenInvariants(stage)));
   } catch (error) {
-    observation.problems.push(error instanceof Error ? (error.stack ?? error.message) : 'unknown failure');
+    observation.problems.push(error instanceof Error ? error.message : 'unknown failure');
+    observation.problems.push(
+      ...stages.flatMap(({ servers }) => servers.flatMap(({ process }) => process.crash() ?? [])),
+    );
   }
   const errors = stages.flatMap(({ servers }) => servers).map(({ process }) => process.output());
   for (const stage of stages) await stage.close().catch((error: Error) => observation.problems.push(error.message));

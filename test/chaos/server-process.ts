@@ -24,6 +24,8 @@ export interface ServerProcess {
   readonly listening: Promise<string>;
   readonly exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
   isRunning(): boolean;
+  /** How it ended by itself, if it did: neither killed nor with 0. */
+  crash(): string | null;
   signal(signal: NodeJS.Signals): void;
 }
 
@@ -58,11 +60,15 @@ export function spawnServer({ settings, at, blockMs }: SpawnOptions): ServerProc
   );
   let output = '';
   let isRunning = true;
+  let crash: string | null = null;
   const exited: ServerProcess['exited'] = new Promise((resolve) => {
     child.once('exit', () => {
       isRunning = false;
     });
-    child.once('close', (code, signal) => resolve({ code, signal }));
+    child.once('close', (code, signal) => {
+      if (code !== null && code !== 0) crash = `process ${child.pid} ended by itself with ${code}: ${causeIn(output)}`;
+      resolve({ code, signal });
+    });
   });
   const listening = new Promise<string>((resolve, reject) => {
     const read = (chunk: Buffer): void => {
@@ -82,12 +88,17 @@ export function spawnServer({ settings, at, blockMs }: SpawnOptions): ServerProc
     listening,
     exited,
     isRunning: () => isRunning,
+    crash: () => crash,
     signal: (signal) => void child.kill(signal),
   };
   running.add(server);
   void exited.then(() => running.delete(server));
   return server;
 }
+
+/** The first line about an error that is no line of the log. */
+const causeIn = (output: string): string =>
+  output.split('\n').find((line) => !line.startsWith('{') && /error/i.test(line)) ?? 'it did not say why';
 
 const run = promisify(execFile);
 

@@ -6,8 +6,11 @@ import type { Server, Stage, StageOptions } from './stage.js';
 import { startTcpProxy, type TcpProxy } from './tcp-proxy.js';
 import { pass, waitUntil } from './waiting.js';
 
-/** The product's limit for one statement. */
-const QUERY_TIMEOUT_SECONDS = 10;
+/** The limit that the servers are given for one statement. */
+const LIMIT_SECONDS = 1.5;
+const LIMITED = { LATCHKEY_DATABASE_TIMEOUT_MS: String(LIMIT_SECONDS * 1_000) };
+/** Several dead connections may be met before a living one is made. */
+const SEVERAL_LIMITS_SECONDS = LIMIT_SECONDS * 3 + 2;
 
 /** Reads that are asked at once, and what the slowest took. */
 async function readMany(stage: Stage, server: Server, connection: Connection, count: number) {
@@ -26,10 +29,10 @@ async function secondsUntilServed(stage: Stage, server: Server, connection: Conn
 const frozenBackend: Experiment = {
   id: 'X-08',
   injected: 'one PostgreSQL backend of a server is stopped with SIGSTOP; then 40 reads',
-  expected: `what it was asked fails after the limit for statements (${QUERY_TIMEOUT_SECONDS} s) at the latest + 2 s, everything else is served; afterwards all reads are`,
+  expected: `what it was asked fails after the limit for statements (${LIMIT_SECONDS} s) + 2 s at the latest, everything else is served; afterwards all reads are`,
   run: async ({ openStage, cluster }) => {
     const check = createCheck();
-    const stage = await openStage();
+    const stage = await openStage({ settings: LIMITED });
     const server = await stage.start();
     const connection = await connectUser(server);
     await readMany(stage, server, connection, 20);
@@ -43,7 +46,7 @@ const frozenBackend: Experiment = {
     try {
       const { readings, slowest } = await readMany(stage, server, connection, 40);
       const failed = readings.filter(({ kind }) => kind !== 'Credential');
-      check.that(slowest <= QUERY_TIMEOUT_SECONDS + 2, `a read took ${slowest} s`);
+      check.that(slowest <= LIMIT_SECONDS + 2, `a read took ${slowest} s`);
       check.that(failed.length < readings.length, 'no read was served');
       const again = await readMany(stage, server, connection, 40);
       check.equal('reads afterwards', summary(again.readings), '40 × Credential v1');
@@ -85,6 +88,7 @@ const wired = (
     const check = createCheck();
     let proxy: TcpProxy | undefined;
     const stage = await openStage({
+      settings: LIMITED,
       ...options,
       throughPort: async (port) => {
         proxy = await startTcpProxy(() => port);
@@ -108,21 +112,21 @@ const wired = (
 
 const halfOpen = wired(
   'every open connection to PostgreSQL falls silent (half-open TCP), new ones work',
-  `no read hangs longer than the limit for statements (${QUERY_TIMEOUT_SECONDS} s) + 2 s, and by then all are served`,
+  `no read hangs longer than the limit for statements (${LIMIT_SECONDS} s) + 2 s; all are served after three of them + 2 s at most`,
   async ({ stage, server, proxy, connection }, check) => {
     const open = proxy.open();
     proxy.silencePresent();
     const { readings, slowest } = await readMany(stage, server, connection, 20);
     const seconds = slowest + (await secondsUntilServed(stage, server, connection));
-    check.that(slowest <= QUERY_TIMEOUT_SECONDS + 2, `a read took ${slowest} s`);
-    check.that(seconds <= QUERY_TIMEOUT_SECONDS + 2, `reads were served again after ${seconds.toFixed(1)} s`);
+    check.that(slowest <= LIMIT_SECONDS + 2, `a read took ${slowest} s`);
+    check.that(seconds <= SEVERAL_LIMITS_SECONDS, `reads were served again after ${seconds.toFixed(1)} s`);
     return `${open} connections silent: ${summary(readings)}, slowest ${slowest.toFixed(1)} s; served again after ${seconds.toFixed(1)} s`;
   },
 );
 
 const silentCommit = wired(
   'every open connection to PostgreSQL falls silent when Zoom has answered a refresh and its tokens are to be stored',
-  `the tokens are stored within the limit for statements (${QUERY_TIMEOUT_SECONDS} s) + 2 s, with 1 call`,
+  `the tokens are stored within three times the limit for statements (${LIMIT_SECONDS} s) + 2 s, with 1 call`,
   async ({ stage, server, proxy, connection }, check) => {
     await expire(server, connection);
     stage.control.addFault({ route: 'token', fault: { kind: 'hang', when: 'after', ms: 300 } });
@@ -134,7 +138,7 @@ const silentCommit = wired(
     await waitUntil('the tokens are stored', async () => (await stored(server, connection))?.version === 2, 45);
     const seconds = (performance.now() - startedAt) / 1_000;
     const told = await reading;
-    check.that(seconds <= QUERY_TIMEOUT_SECONDS + 2, `the tokens were stored after ${seconds.toFixed(1)} s`);
+    check.that(seconds <= SEVERAL_LIMITS_SECONDS, `the tokens were stored after ${seconds.toFixed(1)} s`);
     check.equal('token requests', calls(server, connection).length, 1);
     return `stored after ${seconds.toFixed(1)} s, 1 call; the reader got ${summary([told])}`;
   },
