@@ -1,4 +1,4 @@
-import { execFile, spawn } from 'node:child_process';
+import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { chmod, chown, cp, mkdir, readFile, symlink } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { basename, dirname, join } from 'node:path';
@@ -46,15 +46,29 @@ async function until(attempt: () => Promise<void>, deadlineMs: number): Promise<
   }
 }
 
+/** How a server is ended: sessions are cut and all is written; nothing is written; the machine's own way. */
+export type Halt = 'fast' | 'immediate' | 'kill';
+
+const HALT_SIGNAL = { fast: 'SIGINT', immediate: 'SIGQUIT', kill: 'SIGKILL' } as const;
+
+/** A PostgreSQL server of our own. */
+export interface Cluster {
+  readonly url: string;
+  /** Ends the server, and keeps its data and its port. */
+  halt(how: Halt): Promise<void>;
+  /** Starts a halted server again; resolves when it takes connections. */
+  resume(): Promise<void>;
+  restart(how: Halt): Promise<void>;
+  /** Ends the server for good. */
+  stop(): Promise<void>;
+}
+
 /**
  * Starts a PostgreSQL server in `folder` on a free port of the loopback interface; its data dies with the folder.
  *
  * @param options `fsync`: commits wait for the disk, as on a real server; off for tests, which it would slow down.
  */
-export async function startCluster(
-  folder: string,
-  { fsync = false } = {},
-): Promise<{ url: string; stop(): Promise<void> }> {
+export async function startCluster(folder: string, { fsync = false } = {}): Promise<Cluster> {
   const bin = await copyServer(folder);
   const data = join(folder, 'data');
   await mkdir(data, { mode: 0o700 });
@@ -68,29 +82,53 @@ export async function startCluster(
   const options = { cwd: folder, ...user, env: { PATH: process.env['PATH'] ?? '', LC_ALL: 'C' } };
   await run(join(bin, 'initdb'), ['-D', data, '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--no-sync'], options);
   const port = await freePort();
+  const url = `postgres://postgres@127.0.0.1:${port}/postgres`;
   const settings = ['max_connections=200', 'listen_addresses=127.0.0.1', 'unix_socket_directories='];
   settings.push(`fsync=${fsync ? 'on' : 'off'}`);
-  const server = spawn(
-    join(bin, 'postgres'),
-    ['-D', data, '-p', String(port), ...settings.flatMap((setting) => ['-c', setting])],
-    { ...options, stdio: 'ignore' },
-  );
+
+  const launch = (): ChildProcess =>
+    spawn(join(bin, 'postgres'), ['-D', data, '-p', String(port), ...settings.flatMap((setting) => ['-c', setting])], {
+      ...options,
+      stdio: 'ignore',
+    });
+  let server = launch();
   const killAtExit = () => server.kill('SIGQUIT');
   process.once('exit', killAtExit);
-  const url = `postgres://postgres@127.0.0.1:${port}/postgres`;
-  await until(async () => {
-    const client = new pg.Client({ connectionString: url });
-    await client.connect();
-    await client.end();
-  }, 20_000);
+
+  async function takesConnections(): Promise<void> {
+    await until(async () => {
+      // What a killed server leaves behind keeps the next one from starting for a moment.
+      if (server.exitCode !== null) server = launch();
+      const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 2_000 });
+      client.on('error', () => undefined);
+      await client.connect();
+      await client.end();
+    }, 20_000);
+  }
+
+  async function halt(how: Halt): Promise<void> {
+    const ended = new Promise((resolve) => server.once('exit', resolve));
+    server.kill(HALT_SIGNAL[how]);
+    await ended;
+  }
+
+  async function resume(): Promise<void> {
+    server = launch();
+    await takesConnections();
+  }
+
+  await takesConnections();
   return {
     url,
+    halt,
+    resume,
+    restart: async (how) => {
+      await halt(how);
+      await resume();
+    },
     stop: async () => {
       process.off('exit', killAtExit);
-      const ended = new Promise((resolve) => server.once('exit', resolve));
-      // SIGINT is PostgreSQL's fast shutdown: it ends the sessions that are left.
-      server.kill('SIGINT');
-      await ended;
+      await halt('fast');
     },
   };
 }

@@ -1,0 +1,31 @@
+import { answers } from './answers.js';
+import { endings } from './endings.js';
+import type { Experiment } from './experiment.js';
+import { killing } from './kill.js';
+import { masses } from './mass.js';
+import { networks } from './network.js';
+import { outages } from './outages.js';
+import { pauses } from './pauses.js';
+import { refusals } from './refusals.js';
+import { singleFlight } from './single-flight.js';
+import { storms } from './storms.js';
+import { throttling } from './throttling.js';
+import { wires } from './wires.js';
+
+const GROUPS = [
+  singleFlight,
+  killing,
+  storms,
+  pauses,
+  outages,
+  wires,
+  throttling,
+  answers,
+  refusals,
+  networks,
+  endings,
+  masses,
+];
+
+/** Everything that is run, in the order of the table. */
+export const EXPERIMENTS: readonly Experiment[] = GROUPS.flat();
