@@ -126,6 +126,10 @@ async function runTransaction<T>(
 ): Promise<T> {
   const client = await pool.connect();
   let failure: Error | undefined;
+  // The pool listens only while a connection is idle. One that breaks between two statements would end the process; the
+  // next statement fails with the same error.
+  const ignore = () => undefined;
+  client.on('error', ignore);
   try {
     await client.query('BEGIN');
     const result = await run(runWith(client));
@@ -139,6 +143,7 @@ async function runTransaction<T>(
     throw error;
   } finally {
     client.release(failure);
+    client.off('error', ignore);
   }
 }
 
