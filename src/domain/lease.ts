@@ -106,7 +106,8 @@ export async function takeLease(
     sql`
     SELECT c.grant_id FROM credential c
     JOIN provider_grant g ON g.id = c.grant_id JOIN provider_app a ON a.id = g.app_id
-    WHERE c.grant_id = ${seen.grantId}::uuid AND c.version = ${seen.version} AND ${patience} FOR UPDATE OF c`,
+    WHERE c.grant_id = ${seen.grantId}::uuid AND c.version = ${seen.version} AND ${patience}
+    FOR UPDATE OF c SKIP LOCKED`,
   );
   return lease ?? null;
 }

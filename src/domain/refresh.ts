@@ -25,7 +25,10 @@ const STORE_PATIENCE_MS = 120_000;
 /** Part of the process that must be free before more is taken up, and how long what is free waits for that. */
 const FREE_SHARE = 0.25;
 const GATHER_MS = 20;
-const FULL_PAUSE_MS = 250;
+/** While the pace of an app or the share of a tenant holds back what is due, it is looked at this often. */
+const HELD_BACK_MS = 40;
+/** How long after the last lease something may still be held back. */
+const ATTENTIVE_MS = 1_000;
 /** How long a turn without retries lasts once their budget is spent. */
 const BUDGET_PAUSE_SECONDS = 5;
 
@@ -72,6 +75,7 @@ export function createRefresher(deps: Deps): Refresher {
   const running = new Map<string, Promise<RefreshOutcome>>();
   const scheduled = new Set<Promise<unknown>>();
   const stopping = new AbortController();
+  let lastTakenMs = -Infinity;
   const guard = createProviderGuard({ perTenant: settings.refreshesPerTenant });
   const patience = { patienceMs: STORE_PATIENCE_MS, hurry: stopping.signal };
   const writeHealthy = createRenewalWriter(deps, patience);
@@ -228,10 +232,14 @@ export function createRefresher(deps: Deps): Refresher {
       };
       const leases = await takeDueLeases(deps, room);
       for (const lease of leases) schedule(lease);
-      if (leases.length > 0) await awaitRoom(limit);
-      // What is due may wait for its tenant's share, or for what another process is at.
-      else if (scheduled.size > 0) await Promise.race([...scheduled, deps.clock.sleep(FULL_PAUSE_MS)]);
-      return leases.length > 0 || scheduled.size > 0;
+      if (leases.length > 0) {
+        lastTakenMs = performance.now();
+        await awaitRoom(limit);
+        return true;
+      }
+      if (scheduled.size === 0 && performance.now() - lastTakenMs > ATTENTIVE_MS) return false;
+      await deps.clock.sleep(HELD_BACK_MS);
+      return true;
     },
     replay: async (options) => {
       for (const spooled of await deps.spool.unsettled(options)) await settleSpooled(spooled);
