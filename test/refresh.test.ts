@@ -414,22 +414,36 @@ describe('an app whose own credentials Zoom refuses', () => {
   });
 });
 
-test('an answer that comes after another process took over is fenced off and given to nobody', async () => {
-  control.setKnobs({ tokenDelayMs: 400 });
-  const connection = await connectUser(server);
-  await expire(server, connection);
-  const reading = read(server, connection);
-  await until(() => calls(server, connection).length === 1);
-  // What another process does that takes the lease for run out, and then waits.
-  await server.db.query(sql`
-    UPDATE credential SET fence = fence + 1, refresh_state = 'IN_DOUBT', lease_until = now(),
-      retry_at = now() + interval '1 minute', failure_reason = 'PROVIDER_UNAVAILABLE'
-    WHERE grant_id = ${connection.rowId}::uuid`);
-  const answer = await reading;
-  expect(answer).toMatchObject({ __typename: 'ProviderUnavailableError' });
-  expect(answer.accessToken).toBeUndefined();
-  expect(calls(server, connection).map(({ outcome }) => outcome)).toEqual(['rotated']);
-  expect(await stored(server, connection)).toMatchObject({ version: 1, state: 'IN_DOUBT' });
+describe('an answer that comes after another process took over', () => {
+  /** What another process does that takes the lease for run out; `leaseSeconds` of its own are left when it waits. */
+  async function takeOver(leaseSeconds: number) {
+    control.setKnobs({ tokenDelayMs: 400 });
+    const connection = await connectUser(server);
+    await expire(server, connection);
+    const reading = read(server, connection);
+    await until(() => calls(server, connection).length === 1);
+    await server.db.query(sql`
+      UPDATE credential SET fence = fence + 1, refresh_state = 'IN_DOUBT', retry_at = now() + interval '1 minute',
+        lease_until = now() + make_interval(secs => ${leaseSeconds}), failure_reason = 'PROVIDER_UNAVAILABLE'
+      WHERE grant_id = ${connection.rowId}::uuid`);
+    return { connection, answer: await reading };
+  }
+
+  test('is fenced off and given to nobody while that one is at it', async () => {
+    const { connection, answer } = await takeOver(60);
+    expect(answer).toMatchObject({ __typename: 'ProviderUnavailableError' });
+    expect(answer.accessToken).toBeUndefined();
+    expect(calls(server, connection).map(({ outcome }) => outcome)).toEqual(['rotated']);
+    expect(await stored(server, connection)).toMatchObject({ version: 1, state: 'IN_DOUBT' });
+  });
+
+  test('is taken once Zoom has proved it good, where nobody is at it', async () => {
+    const { connection, answer } = await takeOver(0);
+    expect(answer).toMatchObject({ __typename: 'Credential', version: 2, warning: null });
+    expect(await meStatus(answer)).toBe(200);
+    expect(await stored(server, connection)).toMatchObject({ version: 2, state: 'IDLE' });
+    expect(calls(server, connection)).toHaveLength(1);
+  });
 });
 
 describe('by schedule', async () => {
