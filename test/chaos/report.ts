@@ -45,17 +45,19 @@ one way and compares what comes of it with what must. Afterwards everything is h
 - I5: no secret of the sandbox is in any output, answer, table or file.
 - I6: nothing is left in the middle; each connection has a token that Zoom takes, or a reason and its event.
 
-| Run          |                                                                    |
-| ------------ | ------------------------------------------------------------------ |
-| Date         | ${(run.now ?? new Date()).toISOString()} |
-| Seed, rounds | ${run.seed}, ${run.rounds} |
-| Machine      | ${cpus().length} × ${processor?.model.trim() ?? 'unknown'}, ${gigabytes} GB, load ${loadavg()[0]?.toFixed(1)} |
-| Node         | ${process.version}, ${process.platform} ${process.arch} |
-| Experiments  | ${results.length} run, ${results.length - failed} ok, ${failed} failed, ${run.seconds.toFixed(0)} s |
+- Date: ${(run.now ?? new Date()).toISOString()}
+- Seed ${run.seed}, ${run.rounds} rounds
+- Machine: ${cpus().length} × ${processor?.model.trim() ?? 'unknown'}, ${gigabytes} GB, load ${loadavg()[0]?.toFixed(1)}
+- Node ${process.version}, ${process.platform} ${process.arch}
+- ${results.length} experiments run, ${results.length - failed} ok, ${failed} failed, in ${run.seconds.toFixed(0)} s
+
+<!-- prettier-ignore-start -->
 
 | Id | Injected | Expected | Observed | Result | Seconds |
 | -- | -------- | -------- | -------- | ------ | ------- |
 ${results.map(tableRow).join('\n')}
+
+<!-- prettier-ignore-end -->
 
 Not run:
 

@@ -1,5 +1,6 @@
+import sql from 'sql-template-tag';
 import { calls, connectUser, expire, stored, type Connection } from '../support/connections.js';
-import { readiness, summary } from './client.js';
+import { readiness, summary, type Reading } from './client.js';
 import { asAdmin } from './databases.js';
 import { createCheck, type Check, type Experiment } from './experiment.js';
 import type { Server, Stage, StageOptions } from './stage.js';
@@ -145,6 +146,37 @@ const silentCommit = wired(
   { deadline: 5, lease: 30, doubt: 10 },
 );
 
+const resetWithin = wired(
+  'every connection to PostgreSQL is reset while a transaction of the server is open',
+  'the process goes on, reads are served within 2 s, and the token is renewed',
+  async ({ stage, server, proxy, connection }, check) => {
+    await expire(server, connection);
+    stage.control.addFault({ route: 'token', fault: { kind: 'status', status: 503 } });
+    let reading: Promise<Reading> | undefined;
+    await stage.db.transaction(async (tx) => {
+      // What the server wants to write about the failure waits for this lock, in its own transaction.
+      await tx.query(sql`SELECT id FROM provider_grant WHERE id = ${connection.rowId}::uuid FOR UPDATE`);
+      reading = stage.read(server, connection);
+      await waitUntil('the transaction of the server is open', async () => {
+        const [row] = await stage.db.query<{ waiting: number }>(sql`
+          SELECT count(*)::int AS waiting FROM pg_stat_activity
+          WHERE datname = current_database() AND wait_event_type = 'Lock'`);
+        return row?.waiting === 1;
+      });
+      proxy.become({ kind: 'reset' });
+    });
+    proxy.become({ kind: 'pass' });
+    const told = await reading;
+    const bystander = await connectUser(server).catch((error: Error) => error);
+    check.that(server.process.isRunning() && !(bystander instanceof Error), 'the server does not serve any more');
+    if (!server.process.isRunning()) return `the process ended; the reader got ${summary([told as Reading])}`;
+    const startedAt = performance.now();
+    await waitUntil('the token is renewed', async () => (await stage.read(server, connection)).version === 2);
+    const seconds = ((performance.now() - startedAt) / 1_000).toFixed(1);
+    return `the process goes on; the reader got ${summary([told as Reading])}; renewed ${seconds} s later`;
+  },
+);
+
 const lostNetwork = wired(
   'the network to PostgreSQL loses everything for 3 s, then resets every connection, then works',
   'reads fail meanwhile and are served again within 2 s; the token that is due is refreshed once',
@@ -165,4 +197,4 @@ const lostNetwork = wired(
   },
 );
 
-export const wires: readonly Experiment[] = [frozenBackend, halfOpen, silentCommit, lostNetwork];
+export const wires: readonly Experiment[] = [frozenBackend, halfOpen, silentCommit, resetWithin, lostNetwork];
