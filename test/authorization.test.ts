@@ -59,7 +59,8 @@ async function expectFinishes(trip: Trip, userId = 'user_1'): Promise<void> {
 }
 
 describe('setting out', () => {
-  test('every start makes a state of 256 random bits that is stored nowhere', async () => {
+  // Five hundred starts: several seconds on the embedded database.
+  test('every start makes a state of 256 random bits that is stored nowhere', { timeout: 60_000 }, async () => {
     const { begin } = await prepare();
     const trips = await Promise.all(Array.from({ length: 10 }, () => begin()));
     const states: string[] = [];
