@@ -158,7 +158,7 @@ interface Quota {
 
 /** How many refreshes each app with something due may start now. */
 async function takeTurns(tx: Sql, settings: DomainSettings, room: Room): Promise<Quota[]> {
-  const apps = await tx.query<Quota>(sql`
+  const quotas = await tx.query<Quota>(sql`
     SELECT p.app_id AS "appId", CASE WHEN a.incident_reason IS NOT NULL THEN 1
       ELSE least(${room.limit}, floor(1e-6 + ${settings.refreshesPerSecond}::float8 * extract(epoch FROM
         now() - greatest(p.paced_until, now() - make_interval(secs => ${creditSeconds(settings)})))))::int END AS quota
@@ -168,21 +168,7 @@ async function takeTurns(tx: Sql, settings: DomainSettings, room: Room): Promise
       AND (a.incident_reason IS NOT NULL
         OR EXISTS (SELECT 1 FROM credential c WHERE c.app_id = p.app_id AND c.next_refresh_at <= now()))
     ORDER BY p.app_id FOR UPDATE OF p`);
-  return shareOut(
-    room.limit,
-    apps.filter(({ quota }) => quota > 0),
-  );
-}
-
-/** Everybody gets what they can use, or the same as the others. */
-function shareOut(limit: number, wishes: readonly Quota[]): Quota[] {
-  let left = limit;
-  const modest = wishes.toSorted((a, b) => a.quota - b.quota);
-  return modest.flatMap(({ appId, quota }, index) => {
-    const share = Math.min(quota, Math.ceil(left / (modest.length - index)));
-    left -= share;
-    return share > 0 ? [{ appId, quota: share }] : [];
-  });
+  return quotas.filter(({ quota }) => quota > 0);
 }
 
 /** Candidates of an app that are looked at, so that a tenant with many due does not hide the others. */
@@ -197,7 +183,9 @@ function dueCandidates(settings: DomainSettings, room: Room, quotas: readonly Qu
     sql`c.tenant_id <> ALL(${full}::uuid[])`,
     sql`(c.refresh_state = 'IDLE' OR c.lease_until + make_interval(secs => ${settings.doubtSeconds}) < now())`,
   ];
-  // While an app has an incident one of its credentials finds out whether that is over, due or not.
+  // One of each app, then another of each, until the room is full: an app whose due credentials are all held elsewhere
+  // takes nothing from the others. While an app has an incident one of its credentials, due or not, finds out whether
+  // that is over.
   return sql`
     SELECT chosen.grant_id FROM credential chosen JOIN (
       SELECT grant_id, quota, row_number() OVER (PARTITION BY app_id ORDER BY tenant_rank, next_refresh_at) AS app_rank
@@ -217,7 +205,8 @@ function dueCandidates(settings: DomainSettings, room: Room, quotas: readonly Qu
       ) seen
       WHERE tenant_rank <= share
     ) fair USING (grant_id)
-    WHERE fair.app_rank <= fair.quota FOR UPDATE OF chosen SKIP LOCKED`;
+    WHERE fair.app_rank <= fair.quota
+    ORDER BY fair.app_rank LIMIT ${room.limit} FOR UPDATE OF chosen SKIP LOCKED`;
 }
 
 /** Counts what was started against the pace of its app. */
