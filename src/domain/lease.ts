@@ -156,7 +156,10 @@ interface Quota {
   quota: number;
 }
 
-/** How many refreshes each app with something due may start now. */
+/**
+ * How many refreshes each app with something due may start now. The first due time is read from the index; asked whether
+ * one exists, the planner may read the whole table.
+ */
 async function takeTurns(tx: Sql, settings: DomainSettings, room: Room): Promise<Quota[]> {
   const quotas = await tx.query<Quota>(sql`
     SELECT p.app_id AS "appId", CASE WHEN a.incident_reason IS NOT NULL THEN 1
@@ -165,8 +168,9 @@ async function takeTurns(tx: Sql, settings: DomainSettings, room: Room): Promise
     FROM refresh_pace p JOIN provider_app a ON a.id = p.app_id
     WHERE p.paced_until < now() AND p.app_id <> ALL(${room.pausedApps}::uuid[])
       AND (a.incident_reason IS NULL OR a.incident_retry_at <= now())
-      AND (a.incident_reason IS NOT NULL
-        OR EXISTS (SELECT 1 FROM credential c WHERE c.app_id = p.app_id AND c.next_refresh_at <= now()))
+      AND (a.incident_reason IS NOT NULL OR now() >= (
+        SELECT next_refresh_at FROM credential WHERE app_id = p.app_id AND next_refresh_at IS NOT NULL
+        ORDER BY next_refresh_at LIMIT 1))
     ORDER BY p.app_id FOR UPDATE OF p`);
   return quotas.filter(({ quota }) => quota > 0);
 }
