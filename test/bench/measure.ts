@@ -47,7 +47,7 @@ export async function sample(target: Target, connections: number, seconds: numbe
   return { ...answer, cpuMicros };
 }
 
-/** Starts a program and resolves when it prints a line that `ready` recognises. */
+/** Starts a program and resolves when it prints a line that `ready` recognises. It does not outlive this process. */
 export function startServer(
   args: readonly string[],
   env: Record<string, string>,
@@ -57,6 +57,7 @@ export function startServer(
     env: { ...process.env, ...env },
     stdio: ['ignore', 'pipe', 'inherit'],
   });
+  process.once('exit', () => child.kill('SIGKILL'));
   return new Promise((resolve, reject) => {
     child.once('exit', (code) => reject(new Error(`${args.join(' ')} ended with ${code}`)));
     createInterface({ input: child.stdout }).on('line', (line) => {

@@ -21,6 +21,7 @@ interface Due {
 
 let due: Due[] = [];
 let isRunning = false;
+let running = Promise.resolve();
 
 function seal(text: string): Buffer {
   const nonce = randomFillSync(Buffer.allocUnsafe(12));
@@ -54,19 +55,26 @@ async function work(): Promise<void> {
 async function run(): Promise<void> {
   isRunning = true;
   await Promise.all(Array.from({ length: Number(concurrency) }, work));
-  process.send?.({ left: due.length });
 }
 
-process.on('message', (order: 'load' | 'run' | 'stop') => {
-  if (order === 'stop') isRunning = false;
-  if (order === 'run') void run();
-  if (order === 'load') {
-    void pool
-      .query<Due>('SELECT id, version, refresh FROM bench_bare WHERE due_at <= now() ORDER BY due_at')
-      .then(({ rows }) => {
-        due = rows.toReversed();
-        process.send?.({ loaded: due.length });
-      });
-  }
-});
+async function load(): Promise<void> {
+  const { rows } = await pool.query<Due>(
+    'SELECT id, version, refresh FROM bench_bare WHERE due_at <= now() ORDER BY due_at',
+  );
+  due = rows.toReversed();
+}
+
+async function stop(): Promise<void> {
+  isRunning = false;
+  await running;
+}
+
+/** Each order is answered when it is carried out; `run` at once. A failure ends the process. */
+async function obey(order: 'load' | 'run' | 'stop'): Promise<void> {
+  if (order === 'run') running = run();
+  else await { load, stop }[order]();
+  process.send?.(order);
+}
+
+process.on('message', (order: 'load' | 'run' | 'stop') => void obey(order));
 process.once('disconnect', () => process.exit(0));

@@ -29,8 +29,8 @@ export interface Variant {
   endpointPid: number;
   /** Makes so many due, spread over a second. */
   begin(count: number): Promise<void>;
-  /** Puts off what is still due. @returns how much that was. */
-  end(): Promise<number>;
+  /** Puts off what is still due. */
+  end(): Promise<void>;
 }
 
 export interface Counts {
@@ -67,17 +67,20 @@ export function productVariant(base: Omit<Variant, 'begin' | 'end'>): Variant {
     },
     end: async () => {
       // What is locked is being refreshed at this moment.
-      const { rowCount } = await base.db.query(`
+      await base.db.query(`
         UPDATE credential SET next_refresh_at = now() + interval '1 hour' WHERE grant_id IN (
           SELECT grant_id FROM credential WHERE next_refresh_at <= now() FOR UPDATE SKIP LOCKED)`);
       await untilQuiet(base.url);
-      return rowCount ?? 0;
     },
   };
 }
 
 /** The bare loop: told when to begin and when to stop. */
 export function bareVariant(base: Omit<Variant, 'begin' | 'end' | 'pid'>, child: ChildProcess): Variant {
+  const order = async (name: 'load' | 'run' | 'stop') => {
+    child.send(name);
+    await once(child, 'message');
+  };
   return {
     ...base,
     pid: child.pid ?? 0,
@@ -86,15 +89,12 @@ export function bareVariant(base: Omit<Variant, 'begin' | 'end' | 'pid'>, child:
         `UPDATE bench_bare SET due_at = now() - random() * interval '1 second' WHERE ${anyOf('bench_bare', 'id')}`,
         [count],
       );
-      child.send('load');
-      await once(child, 'message');
-      child.send('run');
+      await order('load');
+      await order('run');
     },
     end: async () => {
-      child.send('stop');
-      await once(child, 'message');
-      const { rowCount } = await base.db.query('UPDATE bench_bare SET due_at = NULL WHERE due_at IS NOT NULL');
-      return rowCount ?? 0;
+      await order('stop');
+      await base.db.query('UPDATE bench_bare SET due_at = NULL WHERE due_at IS NOT NULL');
     },
   };
 }
@@ -113,16 +113,23 @@ export async function measureRound(
     self: process.cpuUsage(),
     machine: machineSeconds(),
   });
-  const start = await readCounts(variant.url);
+  const { count: first } = await readCounts(variant.url);
+  /** Waits so long, or until so much of what was due is done, so that nothing is measured that had run dry. */
+  const wait = async (seconds: number, share: number) => {
+    const until = performance.now() + seconds * 1_000;
+    while (performance.now() < until && (await readCounts(variant.url)).count - first < plan.due * share) {
+      await sleep(Math.min(50, Math.max(0, until - performance.now())));
+    }
+  };
   await variant.begin(plan.due);
-  while ((await readCounts(variant.url)).count === start.count) await sleep(20);
-  await sleep(plan.warmUpSeconds * 1_000);
+  while ((await readCounts(variant.url)).count === first) await sleep(20);
+  await wait(plan.warmUpSeconds, 0.25);
   const pids = await postgresPids(variant.db);
   const before = await look(pids);
-  await sleep(plan.seconds * 1_000);
+  await wait(plan.seconds, 0.9);
   const after = await look(pids);
   const resident = residentMegabytes(variant.pid);
-  if ((await variant.end()) === 0) throw new Error(`${variant.name} had nothing left to do: make more due`);
+  await variant.end();
   const refreshes = after.counts.count - before.counts.count;
   const seconds = (after.at - before.at) / 1_000;
   const used = (part: 'own' | 'endpoint' | 'postgres') => secondsBetween(before[part], after[part]);

@@ -141,11 +141,19 @@ export async function startBare(options: {
     [databaseUrl, key, `${url}/oauth/token`, String(concurrency)],
     { execArgv: ['--import', 'tsx'] },
   );
+  const fail = (code: number | null) => {
+    console.error(`the bare loop ended with ${code}`);
+    process.exit(1);
+  };
+  child.once('exit', fail);
   return {
     variant: bareVariant({ name, db, url, endpointPid: endpoint.pid }, child),
     end: async () => {
       await db.end();
+      child.off('exit', fail);
+      const ended = new Promise((resolve) => child.once('exit', resolve));
       child.disconnect();
+      await ended;
     },
   };
 }
