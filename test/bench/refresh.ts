@@ -24,6 +24,17 @@ const LIFE_LEFT_SECONDS = 600;
 const flags = process.env['BENCH_NODE_FLAGS']?.split(' ') ?? [];
 const OUT = process.env['BENCH_OUT'] ?? 'docs';
 
+// What was started ends with this process, so a signal must end it the ordinary way.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.once(signal, () => {
+    console.error(`the bench was told to stop by ${signal}`);
+    process.exit(1);
+  });
+}
+process.once('exit', (code) => {
+  if (code !== 0) console.error(`the bench ended early (${code})`);
+});
+
 const folder = await mkdtemp(join(tmpdir(), 'latchkey-bench-'));
 const givenUrl = process.env['TEST_DATABASE_URL'];
 const cluster = givenUrl ? { url: givenUrl, stop: async () => undefined } : await startCluster(folder, { fsync: true });
