@@ -127,7 +127,7 @@ const Settings = z.object({
   ZOOM_GOV_OAUTH_URL: provider('https://zoomgov.com'),
   ZOOM_GOV_API_URL: provider('https://api.zoomgov.com/v2'),
   LATCHKEY_REFRESH_MARGIN_SECONDS: whole(0, 3_000, 600),
-  LATCHKEY_REFRESH_CONCURRENCY: whole(1, 1_000, 96),
+  LATCHKEY_REFRESH_CONCURRENCY: whole(1, 1_000, 192),
   LATCHKEY_REFRESHES_PER_TENANT: whole(1, 1_000, 64),
   LATCHKEY_REFRESHES_PER_SECOND: whole(1, 1_000_000, 500),
   LATCHKEY_PROBE_INTERVAL_SECONDS: whole(0, 604_800, 1_800),

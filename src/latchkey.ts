@@ -11,6 +11,7 @@ import { readDevelopmentAdminKey, readRootKeys } from './development.js';
 import { createCandidateReader } from './domain/credential-reader.js';
 import type { Deps } from './domain/deps.js';
 import { createHealthEventLog } from './domain/health-event.js';
+import { createSpoolCipher } from './domain/renewal.js';
 import { createRefresher } from './domain/refresh.js';
 import { createHealthEventStream } from './feed/event-stream.js';
 import { createFeed } from './feed/feed.js';
@@ -150,7 +151,10 @@ async function start(
   });
   cleanup.add(() => zoom.close());
   const feed = createFeed({ clock, pollMs: config.eventPollMs });
-  const spool = createSpool({ folder: config.spool ? join(config.dataDir, 'spool') : null, log });
+  const spool = createSpool({
+    disk: config.spool ? { folder: join(config.dataDir, 'spool'), cipher: createSpoolCipher({ vault, db }) } : null,
+    log,
+  });
   const deps: Deps = {
     db,
     vault,

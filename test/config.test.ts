@@ -39,7 +39,7 @@ test('without any setting it is a development server with a sandbox and document
     sandboxPort: 4001,
     zoom: null,
     refreshMarginSeconds: 600,
-    refreshConcurrency: 96,
+    refreshConcurrency: 192,
     refreshesPerTenant: 64,
     refreshesPerSecond: 500,
     probeIntervalSeconds: 1_800,

@@ -1,12 +1,11 @@
-import { randomBytes, randomUUID } from 'node:crypto';
+import { createCipheriv, createDecipheriv, randomBytes, randomUUID } from 'node:crypto';
 import { mkdir, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { createLog } from '../src/log.js';
-import { encodeEntries, parseEntries, type SpoolEntry } from '../src/spool/spool-file.js';
-import { createSpool } from '../src/spool/spool.js';
+import { createSpool, type Keep, type SpoolCipher, type SpoolEntry } from '../src/spool/spool.js';
 import { until } from './support/until.js';
 
 let base: string;
@@ -22,12 +21,38 @@ const newEntry = (): SpoolEntry => ({
   tenantId: randomUUID(),
   grantId: randomUUID(),
   version: 3,
-  sealed: new Uint8Array(randomBytes(200)),
+  content: randomBytes(200).toString('base64'),
 });
 
-function newSpool(folder: string | null) {
+const key = randomBytes(32);
+
+/** Authenticated, and bound to the file's name, as the vault's is. */
+const cipher: SpoolCipher = {
+  sealer: async () => (file, content) => {
+    const nonce = randomBytes(12);
+    const aes = createCipheriv('aes-256-gcm', key, nonce).setAAD(Buffer.from(file));
+    return Buffer.concat([nonce, aes.update(content), aes.final(), aes.getAuthTag()]);
+  },
+  open: async (file, sealed) => {
+    if (sealed.length < 28) return null;
+    const aes = createDecipheriv('aes-256-gcm', key, sealed.subarray(0, 12), { authTagLength: 16 });
+    aes.setAAD(Buffer.from(file)).setAuthTag(sealed.subarray(-16));
+    try {
+      return Buffer.concat([aes.update(sealed.subarray(12, -16)), aes.final()]).toString();
+    } catch {
+      return null;
+    }
+  },
+};
+
+function newSpool(folder: string | null, using = cipher) {
   const lines: string[] = [];
-  return { lines, spool: createSpool({ folder, log: createLog('info', { write: (line) => void lines.push(line) }) }) };
+  const spool = createSpool({
+    disk: folder === null ? null : { folder, cipher: using },
+    log: createLog('info', { write: (line) => void lines.push(line) }),
+  });
+  const keep: Keep = async (entry) => (await spool.prepare())(entry);
+  return { lines, spool, keep };
 }
 
 /** Files look as old as if their process had been gone for two minutes. */
@@ -39,18 +64,20 @@ async function age(folder: string): Promise<void> {
 test('what is kept is whole on the disk before it counts as kept, for its owner alone', async () => {
   const folder = newFolder();
   const entry = newEntry();
-  const kept = await newSpool(folder).spool.keep(entry);
+  const kept = await newSpool(folder).keep(entry);
   expect(kept.isDurable).toBe(true);
   const [file = ''] = await readdir(folder);
-  expect(parseEntries(await readFile(join(folder, file), 'utf8'))).toEqual([entry]);
+  const text = await readFile(join(folder, file), 'latin1');
+  for (const hidden of [entry.content, entry.grantId, entry.tenantId]) expect(text).not.toContain(hidden);
+  expect((await newSpool(folder).spool.unsettled({ all: true })).map((one) => one.entry)).toEqual([entry]);
   expect((await stat(folder)).mode & 0o777).toBe(0o700);
   expect((await stat(join(folder, file))).mode & 0o777).toBe(0o600);
 });
 
 test('what is settled leaves nothing behind, and its file stays until the last of its entries is settled', async () => {
   const folder = newFolder();
-  const { spool } = newSpool(folder);
-  const kept = await Promise.all(Array.from({ length: 100 }, () => spool.keep(newEntry())));
+  const { keep } = newSpool(folder);
+  const kept = await Promise.all(Array.from({ length: 100 }, () => keep(newEntry())));
   const files = await readdir(folder);
   // The first goes alone, the others wait for it and go together.
   expect(files).toHaveLength(2);
@@ -63,7 +90,7 @@ test('what is settled leaves nothing behind, and its file stays until the last o
 test('what a process that died has left is found by the next one, once', async () => {
   const folder = newFolder();
   const entries = [newEntry(), newEntry()];
-  const dead = newSpool(folder).spool;
+  const dead = newSpool(folder);
   await Promise.all(entries.map((entry) => dead.keep(entry)));
   const { spool } = newSpool(folder);
   const found = await spool.unsettled({ all: true });
@@ -76,7 +103,7 @@ test('what a process that died has left is found by the next one, once', async (
 test('what another process has just written is left to it, and taken up when it has stayed a minute', async () => {
   const folder = newFolder();
   const entry = newEntry();
-  await newSpool(folder).spool.keep(entry);
+  await newSpool(folder).keep(entry);
   const { spool } = newSpool(folder);
   expect(await spool.unsettled()).toEqual([]);
   await age(folder);
@@ -84,30 +111,54 @@ test('what another process has just written is left to it, and taken up when it 
 });
 
 test('what is postponed is given out again, and what is under way is not', async () => {
-  const { spool } = newSpool(newFolder());
-  const [busy, late] = [await spool.keep(newEntry()), await spool.keep(newEntry())];
+  const { spool, keep } = newSpool(newFolder());
+  const [busy, late] = [await keep(newEntry()), await keep(newEntry())];
   late.postpone();
   expect((await spool.unsettled({ all: true })).map(({ entry }) => entry)).toEqual([late.entry]);
   busy.settle();
 });
 
-test('a file that was cut off or changed anywhere gives no entry', () => {
-  const text = encodeEntries([newEntry(), newEntry()]);
-  fc.assert(
-    fc.property(fc.nat(text.length - 1), (length) => {
-      expect(parseEntries(text.slice(0, length))).toBeNull();
+test('a file that was cut off, changed or renamed gives no entry', async () => {
+  const folder = newFolder();
+  await newSpool(folder).keep(newEntry());
+  const [file = ''] = await readdir(folder);
+  const whole = await readFile(join(folder, file));
+  const flipped = (at: number) => whole.map((byte, index) => (index === at ? byte ^ 1 : byte));
+  const isRefused = async (name: string, bytes: Uint8Array) => {
+    const place = newFolder();
+    await mkdir(place);
+    await writeFile(join(place, name), bytes);
+    const found = await newSpool(place).spool.unsettled({ all: true });
+    await rm(place, { recursive: true });
+    return found.length === 0;
+  };
+  await fc.assert(
+    fc.asyncProperty(fc.nat(whole.length - 1), async (at) => {
+      expect(await isRefused(file, whole.subarray(0, at))).toBe(true);
+      expect(await isRefused(file, flipped(at))).toBe(true);
     }),
   );
-  for (const broken of [text.replace('"version":3', '"version":"3"'), text.replace('end 2', 'end 3'), `${text}\n`]) {
-    expect(parseEntries(broken)).toBeNull();
-  }
+  expect(await isRefused(`1${file}`, whole)).toBe(true);
+});
+
+test('a file whose key cannot be had stays where it is until it can be opened', async () => {
+  const folder = newFolder();
+  const entry = newEntry();
+  await newSpool(folder).keep(entry);
+  let isAway = true;
+  const open: SpoolCipher['open'] = (file, sealed) =>
+    isAway ? Promise.reject(new Error('The keys are away.')) : cipher.open(file, sealed);
+  const { spool } = newSpool(folder, { ...cipher, open });
+  expect(await spool.unsettled({ all: true })).toEqual([]);
+  isAway = false;
+  expect((await spool.unsettled({ all: true })).map((one) => one.entry)).toEqual([entry]);
 });
 
 test('a damaged file is put aside once, told, and never read again', async () => {
   const folder = newFolder();
-  await newSpool(folder).spool.keep(newEntry());
+  await newSpool(folder).keep(newEntry());
   const [file = ''] = await readdir(folder);
-  await writeFile(join(folder, file), (await readFile(join(folder, file), 'utf8')).slice(0, -20));
+  await writeFile(join(folder, file), (await readFile(join(folder, file))).subarray(0, -20));
   const { spool, lines } = newSpool(folder);
   expect(await spool.unsettled({ all: true })).toEqual([]);
   expect(await spool.unsettled({ all: true })).toEqual([]);
@@ -118,7 +169,7 @@ test('a damaged file is put aside once, told, and never read again', async () =>
 test('what was being written when a process died is no entry, and is cleared away later', async () => {
   const folder = newFolder();
   await mkdir(folder);
-  await writeFile(join(folder, '1-2-3.tmp'), encodeEntries([newEntry()]));
+  await writeFile(join(folder, '1-2-3.tmp'), 'half an entry');
   const { spool } = newSpool(folder);
   expect(await spool.unsettled({ all: true })).toEqual([]);
   expect(await readdir(folder)).toHaveLength(1);
@@ -130,9 +181,9 @@ test('what was being written when a process died is no entry, and is cleared awa
 test('a disk that fails is told and holds nothing up: what should be kept is kept in memory', async () => {
   const blocked = newFolder();
   await writeFile(blocked, 'a file where the folder should be');
-  const { spool, lines } = newSpool(blocked);
+  const { spool, keep, lines } = newSpool(blocked);
   const entry = newEntry();
-  const kept = await spool.keep(entry);
+  const kept = await keep(entry);
   expect(kept.isDurable).toBe(false);
   expect(lines.filter((line) => line.includes('could not be written to the spool'))).toHaveLength(1);
   kept.postpone();
@@ -140,8 +191,8 @@ test('a disk that fails is told and holds nothing up: what should be kept is kep
 });
 
 test('without a folder entries are kept in memory only', async () => {
-  const { spool, lines } = newSpool(null);
-  const kept = await spool.keep(newEntry());
+  const { spool, keep, lines } = newSpool(null);
+  const kept = await keep(newEntry());
   expect(kept.isDurable).toBe(false);
   kept.postpone();
   expect((await spool.unsettled()).map(({ entry }) => entry)).toEqual([kept.entry]);

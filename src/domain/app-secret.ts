@@ -1,3 +1,4 @@
+import { LRUCache } from 'lru-cache';
 import type { Sql } from '../database/database.js';
 import type { ProviderEnvironment } from '../generated/prisma/enums.js';
 import type { Secret } from '../secret.js';
@@ -79,18 +80,29 @@ export interface AppClient {
   sealedFormerClientSecret: Sealed | null;
 }
 
+/** Client secrets that are used again and again, opened; by app, version and name. */
+export type OpenedSecrets = LRUCache<string, Secret>;
+
+const OPENED_MS = 10_000;
+const MAX_OPENED = 1_000;
+
+export const createOpenedSecrets = (): OpenedSecrets => new LRUCache({ max: MAX_OPENED, ttl: OPENED_MS });
+
 /**
  * Calls the provider with the app's client secret, and once more with the former one if the new one is refused and the
  * former is not retired: at the provider either may be the right one while they are being changed.
  */
 export async function callAsApp<T>(
-  deps: Pick<Deps, 'db' | 'vault'>,
+  deps: Pick<Deps, 'db' | 'vault'> & { openedSecrets?: OpenedSecrets },
   app: AppClient,
   call: (client: ZoomClient) => Promise<T>,
 ): Promise<T> {
   const sealed = { ...app, sealedWebhookSecret: null, sealedFormerWebhookSecret: null };
   const clientWith = async (name: AppSecretName): Promise<ZoomClient | null> => {
-    const clientSecret = await openAppSecret(deps.vault, deps.db, sealed, name);
+    const id = `${app.id}/${app.secretVersion}/${name}`;
+    const opened = deps.openedSecrets?.get(id);
+    const clientSecret = opened ?? (await openAppSecret(deps.vault, deps.db, sealed, name));
+    if (opened === undefined && clientSecret !== null) deps.openedSecrets?.set(id, clientSecret);
     return clientSecret === null ? null : { environment: app.environment, clientId: app.clientId, clientSecret };
   };
   const current = await clientWith('clientSecret');

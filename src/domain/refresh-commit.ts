@@ -3,7 +3,6 @@ import type { Sql } from '../database/database.js';
 import { traceRefresh } from '../diagnostics.js';
 import { HEALTH_TOPIC } from '../feed/feed.js';
 import type { ProviderEnvironment, RefreshState } from '../generated/prisma/enums.js';
-import type { Sealer } from '../vault/vault.js';
 import {
   ZoomAccessTokenRejectedError,
   ZoomError,
@@ -15,7 +14,7 @@ import { lockGrant, putOnTrial } from './grant.js';
 import { isLive, nextHealth } from './health.js';
 import { recordTransitions } from './health-event.js';
 import { persist } from './persist.js';
-import { asTable, RENEW, renewedRow, type Renewal, type RenewedRow } from './renewal.js';
+import { asTable, openTokens, RENEW, type RenewedRow } from './renewal.js';
 import { revokePending } from './revocation.js';
 import { queueRevocation } from './revocation-queue.js';
 import { missingScopes } from './scope.js';
@@ -106,43 +105,35 @@ interface Holder {
  */
 export async function settleRenewal(
   deps: Deps,
-  sealer: Sealer,
-  renewal: Renewal,
+  row: RenewedRow,
   patience: { patienceMs: number; hurry?: AbortSignal },
 ): Promise<CommitOutcome> {
-  const row = renewedRow(sealer, deps.settings, renewal);
-  const found = await persist(deps, patience, (tx) => storeUnderFence(deps, tx, renewal, row));
+  const found = await persist(deps, patience, (tx) => storeUnderFence(deps, tx, row));
   if (found === 'stored') deps.feed.publish(HEALTH_TOPIC);
   if (found === 'ended') void revokePending(deps);
   if (found !== 'stored') {
-    deps.log.warn('a late answer to a refresh was fenced off', { grantId: row.grantId, tenantId: renewal.tenantId });
+    deps.log.warn('a late answer to a refresh was fenced off', { grantId: row.grantId, tenantId: row.tenantId });
   }
   if (found === 'ended') return 'dropped';
-  return found === 'lost' ? adopt(deps, renewal, row, patience) : found;
+  return found === 'lost' ? adopt(deps, row, patience) : found;
 }
 
-async function storeUnderFence(
-  deps: Deps,
-  tx: Sql,
-  renewal: Renewal,
-  row: RenewedRow,
-): Promise<CommitOutcome | 'ended' | 'lost'> {
-  const { tokens, tenantId } = renewal;
+async function storeUnderFence(deps: Deps, tx: Sql, row: RenewedRow): Promise<CommitOutcome | 'ended' | 'lost'> {
   const grant = await lockGrant(tx, row.grantId);
   const holder = await findHolder(tx, row.grantId);
   if (grant === undefined || holder === undefined) return 'dropped';
   const [taken] = await tx.query(sql`
-    UPDATE credential c SET ${RENEW}, scopes = ${tokens.scopes}::text[] FROM ${asTable([row])}
+    UPDATE credential c SET ${RENEW}, scopes = ${row.scopes}::text[] FROM ${asTable([row])}
     WHERE c.grant_id = new.grant_id AND c.fence = new.fence AND c.version = new.version RETURNING c.grant_id`);
   traceRefresh('committing', row);
   if (taken !== undefined) {
-    await recordWork(tx, grant, holder, tokens.scopes);
+    await recordWork(tx, grant, holder, row.scopes);
     return 'stored';
   }
   // Disconnected while the provider was renewing: what it handed out must not outlive the grant.
   if (grant.health.status === 'REVOKED') {
-    const expiresAt = new Date(row.issuedAt.getTime() + row.lifeSeconds * 1_000);
-    await queueRevocation(deps, tx, { tenantId, appId: holder.appId }, { ...tokens, expiresAt });
+    const tokens = await openTokens(deps.vault, tx, row);
+    await queueRevocation(deps, tx, { tenantId: row.tenantId, appId: holder.appId }, tokens);
     return 'ended';
   }
   if (holder.version !== row.version) return 'dropped';
@@ -182,11 +173,11 @@ async function recordWork(tx: Sql, grant: LockedGrant, holder: Holder, granted: 
  */
 async function adopt(
   deps: Deps,
-  renewal: Renewal,
   row: RenewedRow,
   patience: { patienceMs: number; hurry?: AbortSignal },
 ): Promise<CommitOutcome> {
-  const { accessToken, apiUrl, scopes } = renewal.tokens;
+  const { apiUrl, scopes } = row;
+  const { accessToken } = await openTokens(deps.vault, deps.db, row);
   const holder = await findHolder(deps.db, row.grantId);
   if (holder === undefined) return 'dropped';
   const expired = await hasExpired(deps.db, row);
@@ -213,7 +204,7 @@ async function adopt(
   if (!adopted) return 'dropped';
   deps.log.info('tokens that were taken for lost have been found', {
     grantId: row.grantId,
-    tenantId: renewal.tenantId,
+    tenantId: row.tenantId,
   });
   deps.feed.publish(HEALTH_TOPIC);
   return 'stored';

@@ -2,19 +2,19 @@ import { HEALTH_TOPIC } from '../feed/feed.js';
 import type { HealthReason } from '../generated/prisma/enums.js';
 import { traceRefresh } from '../diagnostics.js';
 import type { Spooled } from '../spool/spool.js';
-import type { Sealer } from '../vault/vault.js';
 import { VaultOpenError } from '../vault/errors.js';
 import { ZoomError } from '../zoom/errors.js';
 import type { TokenSet, ZoomClient } from '../zoom/zoom.js';
-import { callAsApp } from './app-secret.js';
+import { callAsApp, createOpenedSecrets } from './app-secret.js';
 import type { Deps } from './deps.js';
 import { credentialPlace } from './grant.js';
 import { closeIncident, waitForIncident } from './incident.js';
 import { databaseNow, heldSeconds, takeDueLeases, takeLease, type Lease } from './lease.js';
 import { createProviderGuard, ProviderPausedError } from './provider-guard.js';
 import { createRenewalWriter, settleRenewal } from './refresh-commit.js';
+import { createRefreshQueue } from './refresh-queue.js';
 import { failForNow, giveBack, settleFailure } from './refresh-failure.js';
-import { openRenewal, renewedRow, sealRenewal, type Renewal } from './renewal.js';
+import { renewedRow, spooledRow, spoolEntry, type Renewal, type RenewedRow } from './renewal.js';
 
 /**
  * How long a rotated token is tried to be stored before it is left to the spool. This process does not ask for the
@@ -22,9 +22,6 @@ import { openRenewal, renewedRow, sealRenewal, type Renewal } from './renewal.js
  * what is stored consistent, though one of the two answers is lost.
  */
 const STORE_PATIENCE_MS = 120_000;
-/** Part of the process that must be free before more is taken up, and how long what is free waits for that. */
-const FREE_SHARE = 0.25;
-const GATHER_MS = 20;
 /** While the pace of an app or the share of a tenant holds back what is due, it is looked at this often. */
 const HELD_BACK_MS = 40;
 /** How long after the last lease something may still be held back. */
@@ -54,8 +51,8 @@ export interface Refresher {
     options?: { force?: boolean },
   ): Promise<RefreshOutcome>;
   /**
-   * Starts refreshing credentials that are due, at most `limit` of them at a time, and resolves when more could be
-   * started: a provider that is slow to answer for some does not keep the others waiting.
+   * Leases credentials that are due and refreshes them, at most `limit` at a time, and resolves when more could be
+   * leased: a provider that is slow to answer for some does not keep the others waiting.
    *
    * @returns whether to ask again at once.
    */
@@ -73,11 +70,11 @@ export interface Refresher {
 export function createRefresher(deps: Deps): Refresher {
   const { settings } = deps;
   const running = new Map<string, Promise<RefreshOutcome>>();
-  const scheduled = new Set<Promise<unknown>>();
   const stopping = new AbortController();
   let lastTakenMs = -Infinity;
   const guard = createProviderGuard({ perTenant: settings.refreshesPerTenant });
   const patience = { patienceMs: STORE_PATIENCE_MS, hurry: stopping.signal };
+  const openedSecrets = createOpenedSecrets();
   const writeHealthy = createRenewalWriter(deps, patience);
 
   function track(grantId: string, attempt: Promise<RefreshOutcome>): Promise<RefreshOutcome> {
@@ -88,12 +85,20 @@ export function createRefresher(deps: Deps): Refresher {
     return tracked;
   }
 
-  function schedule(lease: Lease): void {
-    const work = guard.inShareOf(lease.tenantId, () => runLease(lease));
-    const attempt: Promise<unknown> = Promise.allSettled([track(lease.grantId, work)]).then(() =>
-      scheduled.delete(attempt),
-    );
-    scheduled.add(attempt);
+  const queue = createRefreshQueue({
+    clock: deps.clock,
+    run: (lease) =>
+      track(
+        lease.grantId,
+        guard.inShareOf(lease.tenantId, () => runLease(lease)),
+      ),
+  });
+
+  /** Refreshes of each tenant, those that wait included. */
+  function perTenant(): Map<string, number> {
+    const counts = new Map(guard.running());
+    for (const { tenantId } of queue.waiting()) counts.set(tenantId, (counts.get(tenantId) ?? 0) + 1);
+    return counts;
   }
 
   async function leaseAndRun(seen: { grantId: string; version: number }, force: boolean): Promise<RefreshOutcome> {
@@ -113,12 +118,14 @@ export function createRefresher(deps: Deps): Refresher {
         return await giveBack(deps, lease, { reason: 'PROVIDER_UNAVAILABLE', seconds: BUDGET_PAUSE_SECONDS });
       }
       const sealer = await deps.vault.sealer(deps.db, lease.tenantId);
+      const keep = await deps.spool.prepare();
       const request = await prepareRequest(lease);
-      renewal = await guard.call(lease.app.id, () => callAsApp(deps, lease.app, request));
+      renewal = await guard.call(lease.app.id, () => callAsApp({ ...deps, openedSecrets }, lease.app, request));
       traceRefresh('answered', lease);
-      const spooled = await deps.spool.keep(sealRenewal(sealer, renewal));
+      const row = renewedRow(sealer, settings, renewal);
+      const spooled = await keep(spoolEntry(row));
       if (spooled.isDurable) traceRefresh('spooled', lease);
-      const outcome = await store(lease, sealer, renewal, spooled);
+      const outcome = await store(lease, row, spooled);
       traceRefresh('committed', lease);
       if (lease.appIncident) await closeIncident(deps, lease.app.id);
       return outcome;
@@ -168,15 +175,14 @@ export function createRefresher(deps: Deps): Refresher {
     };
   }
 
-  async function store(lease: Lease, sealer: Sealer, renewal: Renewal, spooled: Spooled): Promise<RefreshOutcome> {
+  async function store(lease: Lease, row: RenewedRow, spooled: Spooled): Promise<RefreshOutcome> {
     try {
-      const sameScopes = hasSame(renewal.tokens.scopes, lease.grantedScopes);
-      if (sameScopes && (await writeHealthy(renewedRow(sealer, settings, renewal)))) {
+      if (hasSame(row.scopes, lease.grantedScopes) && (await writeHealthy(row))) {
         spooled.settle();
         deps.feed.publish(HEALTH_TOPIC);
         return { kind: 'refreshed' };
       }
-      const outcome = await settleRenewal(deps, sealer, renewal, patience);
+      const outcome = await settleRenewal(deps, row, patience);
       if (outcome === 'undecided') spooled.postpone();
       else spooled.settle();
       return outcome === 'stored' ? { kind: 'refreshed' } : ELSEWHERE;
@@ -189,55 +195,45 @@ export function createRefresher(deps: Deps): Refresher {
   async function settleSpooled(spooled: Spooled): Promise<void> {
     const { entry } = spooled;
     try {
-      const renewal = await openRenewal(deps, entry);
-      const sealer = await deps.vault.sealer(deps.db, entry.tenantId);
-      const outcome = await settleRenewal(deps, sealer, renewal, { patienceMs: 0 });
+      const outcome = await settleRenewal(deps, spooledRow(entry), { patienceMs: 0 });
       deps.log.info('spooled tokens were looked into', { grantId: entry.grantId, reason: outcome });
       if (outcome === 'undecided') spooled.postpone();
       else spooled.settle();
     } catch (error) {
       deps.log.error('spooled tokens could not be stored', { grantId: entry.grantId, job: 'replay-spool' }, error);
-      // What does not open now never will: it was changed, or its tenant's keys are gone.
+      // What does not open now never will: its tenant's keys are gone.
       if (error instanceof VaultOpenError) spooled.settle();
       else spooled.postpone();
     }
   }
 
-  /** Waits until a good part is free, or a moment after anything is. */
-  async function awaitRoom(limit: number): Promise<void> {
-    if (scheduled.size <= limit * (1 - FREE_SHARE)) return;
-    await Promise.race(scheduled);
-    const gathered = deps.clock.now().getTime() + GATHER_MS;
-    while (scheduled.size > limit * (1 - FREE_SHARE)) {
-      const left = gathered - deps.clock.now().getTime();
-      if (left <= 0) return;
-      await Promise.race([...scheduled, deps.clock.sleep(left)]);
-    }
-  }
-
   return {
-    refresh: (seen, { force = false } = {}) =>
-      running.get(seen.grantId) ??
-      track(
-        seen.grantId,
-        guard.inShareOf(seen.tenantId, () => leaseAndRun(seen, force)),
-      ),
+    refresh: (seen, { force = false } = {}) => {
+      queue.hurry(seen.grantId);
+      return (
+        running.get(seen.grantId) ??
+        track(
+          seen.grantId,
+          guard.inShareOf(seen.tenantId, () => leaseAndRun(seen, force)),
+        )
+      );
+    },
     refreshDue: async (limit) => {
       const room = {
-        limit: limit - scheduled.size,
-        busy: [...running.keys()],
+        limit: queue.room(limit),
+        busy: [...running.keys(), ...queue.waiting().map(({ grantId }) => grantId)],
         pausedApps: guard.pausedApps(),
-        running: guard.running(),
+        running: perTenant(),
         perTenant: settings.refreshesPerTenant,
       };
-      const leases = await takeDueLeases(deps, room);
-      for (const lease of leases) schedule(lease);
+      const leases = stopping.signal.aborted ? [] : await takeDueLeases(deps, room);
+      queue.add(leases);
       if (leases.length > 0) {
         lastTakenMs = performance.now();
-        await awaitRoom(limit);
+        await queue.awaitRoom();
         return true;
       }
-      if (scheduled.size === 0 && performance.now() - lastTakenMs > ATTENTIVE_MS) return false;
+      if (queue.isEmpty && performance.now() - lastTakenMs > ATTENTIVE_MS) return false;
       await deps.clock.sleep(HELD_BACK_MS);
       return true;
     },
@@ -246,6 +242,7 @@ export function createRefresher(deps: Deps): Refresher {
     },
     drain: async () => {
       stopping.abort();
+      await Promise.allSettled(queue.stop().map((lease) => giveBack(deps, lease, null)));
       while (running.size > 0) await Promise.allSettled(running.values());
     },
   };

@@ -1,10 +1,13 @@
 import sql from 'sql-template-tag';
+import type { Sql } from '../database/database.js';
 import { Secret } from '../secret.js';
-import type { SpoolEntry } from '../spool/spool.js';
-import type { Sealer } from '../vault/vault.js';
+import type { SpoolCipher, SpoolEntry } from '../spool/spool.js';
+import { VaultOpenError } from '../vault/errors.js';
+import type { Sealer, Vault } from '../vault/vault.js';
 import type { TokenSet } from '../zoom/zoom.js';
 import type { Deps, DomainSettings } from './deps.js';
-import { probeDelaySeconds, REFRESH_TOKEN_DAYS, refreshDelaySeconds, sealTokens } from './grant.js';
+import { credentialPlace, probeDelaySeconds, REFRESH_TOKEN_DAYS, refreshDelaySeconds, sealTokens } from './grant.js';
+import type { TokensToRevoke } from './revocation-queue.js';
 
 /** Tokens that a refresh has obtained, and where they belong. They are the only ones that the provider still takes. */
 export interface Renewal {
@@ -20,59 +23,9 @@ export interface Renewal {
   isRotated: boolean;
 }
 
-const place = ({ tenantId, grantId, version }: Pick<Renewal, 'tenantId' | 'grantId' | 'version'>) => ({
-  tenantId,
-  table: 'refresh_spool',
-  column: 'renewal',
-  recordId: grantId,
-  version,
-});
-
-/** Seals a renewal for this machine's disk. */
-export function sealRenewal(sealer: Sealer, renewal: Renewal): SpoolEntry {
-  const { tenantId, grantId, version, tokens, ...rest } = renewal;
-  const content = {
-    ...rest,
-    issuedAt: renewal.issuedAt.toISOString(),
-    tokens: {
-      ...tokens,
-      accessToken: tokens.accessToken.reveal(),
-      refreshToken: tokens.refreshToken?.reveal() ?? null,
-    },
-  };
-  return { tenantId, grantId, version, sealed: sealer.seal(place(renewal), new Secret(JSON.stringify(content))) };
-}
-
-type Content = Omit<Renewal, 'tenantId' | 'grantId' | 'version' | 'issuedAt' | 'tokens'> & {
-  issuedAt: string;
-  tokens: Omit<TokenSet, 'accessToken' | 'refreshToken'> & { accessToken: string; refreshToken: string | null };
-};
-
-/**
- * @throws {VaultOpenError} it was not sealed by `sealRenewal` for this grant and version with a key of this database.
- * @throws {VaultUnavailableError} the key cannot be had at the moment.
- */
-export async function openRenewal(deps: Pick<Deps, 'db' | 'vault'>, entry: SpoolEntry): Promise<Renewal> {
-  const { tenantId, grantId, version } = entry;
-  const opened = await deps.vault.open(deps.db, place(entry), entry.sealed);
-  // Authentic, so ours, so of this shape.
-  const { issuedAt, tokens, ...rest } = JSON.parse(opened.reveal()) as Content;
-  return {
-    ...rest,
-    tenantId,
-    grantId,
-    version,
-    issuedAt: new Date(issuedAt),
-    tokens: {
-      ...tokens,
-      accessToken: new Secret(tokens.accessToken),
-      refreshToken: tokens.refreshToken === null ? null : new Secret(tokens.refreshToken),
-    },
-  };
-}
-
 /** The row that a renewal becomes, sealed for the version that follows. */
 export interface RenewedRow {
+  tenantId: string;
   grantId: string;
   fence: number;
   version: number;
@@ -80,6 +33,7 @@ export interface RenewedRow {
   refresh: Uint8Array | null;
   keyVersion: number;
   apiUrl: string;
+  scopes: string[];
   issuedAt: Date;
   lifeSeconds: number;
   refreshDelay: number;
@@ -92,15 +46,89 @@ export function renewedRow(sealer: Sealer, settings: DomainSettings, renewal: Re
   const refreshDelay = refreshDelaySeconds(tokens.expiresInSeconds, settings.refreshMarginSeconds);
   return {
     ...sealTokens(sealer, { id: grantId, tenantId }, version + 1, tokens),
+    tenantId,
     grantId,
     fence,
     version,
     apiUrl: tokens.apiUrl,
+    scopes: tokens.scopes,
     issuedAt,
     lifeSeconds: tokens.expiresInSeconds,
     refreshDelay,
     probeDelay: probeDelaySeconds(refreshDelay, settings.probeIntervalSeconds),
     isRotated,
+  };
+}
+
+const PLACE = { tenantId: null, table: 'refresh_spool', column: 'file', version: 1 };
+
+/**
+ * Seals spool files with the system's key, a whole file at a time: it proves that they are ours. The tokens within are
+ * sealed already, as their rows will hold them, so that what ends a tenant's key ends them as well.
+ */
+export function createSpoolCipher({ vault, db }: Pick<Deps, 'vault' | 'db'>): SpoolCipher {
+  return {
+    sealer: async () => {
+      const { seal } = await vault.sealer(db, null);
+      return (file, content) => seal({ ...PLACE, recordId: file }, new Secret(content));
+    },
+    open: async (file, sealed) => {
+      try {
+        return (await vault.open(db, { ...PLACE, recordId: file }, sealed)).reveal();
+      } catch (error) {
+        if (error instanceof VaultOpenError) return null;
+        throw error;
+      }
+    },
+  };
+}
+
+type Content = Omit<RenewedRow, 'tenantId' | 'grantId' | 'version' | 'access' | 'refresh' | 'issuedAt'> & {
+  access: string;
+  refresh: string | null;
+  issuedAt: string;
+};
+
+/** What the spool keeps of a row that is not stored yet. */
+export function spoolEntry({ tenantId, grantId, version, access, refresh, issuedAt, ...rest }: RenewedRow): SpoolEntry {
+  const content: Content = {
+    ...rest,
+    issuedAt: issuedAt.toISOString(),
+    access: toBase64(access),
+    refresh: refresh && toBase64(refresh),
+  };
+  return { tenantId, grantId, version, content: JSON.stringify(content) };
+}
+
+export function spooledRow({ tenantId, grantId, version, content }: SpoolEntry): RenewedRow {
+  const { access, refresh, issuedAt, ...rest } = JSON.parse(content) as Content;
+  return {
+    ...rest,
+    tenantId,
+    grantId,
+    version,
+    issuedAt: new Date(issuedAt),
+    access: fromBase64(access),
+    refresh: refresh === null ? null : fromBase64(refresh),
+  };
+}
+
+const toBase64 = (bytes: Uint8Array) =>
+  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('base64');
+const fromBase64 = (text: string) => new Uint8Array(Buffer.from(text, 'base64'));
+
+/**
+ * @throws {VaultOpenError} the tenant's key is gone.
+ * @throws {VaultUnavailableError} the key cannot be had at the moment.
+ */
+export async function openTokens(vault: Vault, db: Sql, row: RenewedRow): Promise<TokensToRevoke> {
+  const grant = { id: row.grantId, tenantId: row.tenantId };
+  const version = row.version + 1;
+  return {
+    accessToken: await vault.open(db, credentialPlace(grant, 'sealed_access_token', version), row.access),
+    refreshToken:
+      row.refresh && (await vault.open(db, credentialPlace(grant, 'sealed_refresh_token', version), row.refresh)),
+    expiresAt: new Date(row.issuedAt.getTime() + row.lifeSeconds * 1_000),
   };
 }
 

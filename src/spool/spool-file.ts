@@ -1,50 +1,23 @@
-import { z } from 'zod';
-
-/** One thing that must not be lost. The ids say what it is about; everything else is inside the seal. */
+/** One thing that must not be lost. The ids say what it is about. */
 export interface SpoolEntry {
   tenantId: string;
   grantId: string;
   /** Version of the credential that the entry's tokens follow. */
   version: number;
-  sealed: Uint8Array;
+  /** Whatever the owner makes of it. */
+  content: string;
 }
 
-const HEAD = 'latchkey spool 1';
+const HEAD = Buffer.from('latchkey spool 2\n', 'latin1');
 
-const line = z.strictObject({
-  tenantId: z.uuid(),
-  grantId: z.uuid(),
-  version: z.int().min(0),
-  sealed: z.base64().transform((text) => new Uint8Array(Buffer.from(text, 'base64'))),
-});
+/** A line that names the format, then what was sealed. */
+export const encodeFile = (sealed: Uint8Array): Buffer => Buffer.concat([HEAD, sealed]);
 
-/** The first line names the format, the last one says that the file is whole; between them a line of JSON each. */
-export function encodeEntries(entries: readonly SpoolEntry[]): string {
-  const lines = entries.map(({ tenantId, grantId, version, sealed }) =>
-    JSON.stringify({ tenantId, grantId, version, sealed: Buffer.from(sealed).toString('base64') }),
-  );
-  return [HEAD, ...lines, `end ${entries.length}`, ''].join('\n');
-}
+/** @returns what was sealed, whole or not; null if the file is not of this format. */
+export const decodeFile = (file: Buffer): Uint8Array | null =>
+  file.subarray(0, HEAD.length).equals(HEAD) ? file.subarray(HEAD.length) : null;
 
-/** @returns null if the text is not a whole file of this format. */
-export function parseEntries(text: string): SpoolEntry[] | null {
-  const lines = text.split('\n');
-  const [head, ...rest] = lines;
-  if (head !== HEAD || rest.pop() !== '' || rest.pop() !== `end ${rest.length}`) return null;
-  const entries: SpoolEntry[] = [];
-  for (const text of rest) {
-    const parsed = line.safeParse(parseJson(text));
-    if (!parsed.success) return null;
-    entries.push(parsed.data);
-  }
-  return entries;
-}
+export const encodeEntries = (entries: readonly SpoolEntry[]): string => JSON.stringify(entries);
 
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    // The parser's message quotes the text, so it is dropped; what comes out fits no entry.
-    return undefined;
-  }
-}
+/** Only for what came out of a seal of ours: it is of this shape then. */
+export const parseEntries = (text: string): SpoolEntry[] => JSON.parse(text) as SpoolEntry[];

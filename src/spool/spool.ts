@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
-import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, rename, rm, stat, unlink, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Log } from '../log.js';
-import { encodeEntries, parseEntries, type SpoolEntry } from './spool-file.js';
+import { decodeFile, encodeEntries, encodeFile, parseEntries, type SpoolEntry } from './spool-file.js';
 
 export type { SpoolEntry };
 
@@ -24,17 +24,34 @@ export interface Spooled {
   postpone(): void;
 }
 
+/** Seals the content of the file of this name. */
+export type FileSeal = (file: string, content: string) => Uint8Array;
+
+/** Keeps the files from being read or made by anybody else. */
+export interface SpoolCipher {
+  /** What seals from now on without asking anybody. */
+  sealer(): Promise<FileSeal>;
+  /** @returns null for what was not sealed for a file of this name. Rejects where that cannot be told now. */
+  open(file: string, sealed: Uint8Array): Promise<string | null>;
+}
+
+/** Resolves when the entry is on the disk, or cannot be put there. Never rejects. */
+export type Keep = (entry: SpoolEntry) => Promise<Spooled>;
+
 /**
- * A place on this machine's own disk for what was received and is not in the database yet. Entries are sealed by who
- * puts them in; only ids are readable.
+ * A place on this machine's own disk for what was received and is not in the database yet.
  *
- * Entries that arrive together share one file: written, synced, renamed, and the folder synced, so a file with the
- * right name is whole whatever happens. A disk that fails is told in the log and holds nothing up: entries are then kept
+ * Entries that arrive together share one file and its seal: written, synced, renamed, and the folder synced, so a file
+ * with the right name is whole whatever happens. A disk that fails is told in the log and holds nothing up: entries are then kept
  * in memory alone. Several processes may share a folder.
  */
 export interface Spool {
-  /** Resolves when the entry is on the disk, or cannot be put there. Never rejects. */
-  keep(entry: SpoolEntry): Promise<Spooled>;
+  /**
+   * What keeps an entry, whatever becomes of the database: get it before the entry's content is asked for.
+   *
+   * @throws what the cipher throws that has no key at hand.
+   */
+  prepare(): Promise<Keep>;
   /**
    * Entries that nobody is at: postponed ones, those of processes that have ended, and with `all` those of others that
    * may still be running.
@@ -47,9 +64,10 @@ interface Batch {
   open: number;
 }
 
-/** @param folder made when it is first needed; null: entries are kept in memory only. */
-export function createSpool({ folder, log }: { folder: string | null; log: Log }): Spool {
-  const gathering: { entry: SpoolEntry; resolve: (spooled: Spooled) => void }[] = [];
+/** @param disk its folder is made when it is first needed; null: entries are kept in memory only. */
+export function createSpool({ disk, log }: { disk: { folder: string; cipher: SpoolCipher } | null; log: Log }): Spool {
+  const folder = disk?.folder ?? null;
+  const gathering: { entry: SpoolEntry; seal: FileSeal | null; resolve: (spooled: Spooled) => void }[] = [];
   let writing = false;
   const own = new Set<string>();
   const postponed = new Set<Spooled>();
@@ -61,9 +79,9 @@ export function createSpool({ folder, log }: { folder: string | null; log: Log }
     const { file } = batch;
     if (folder === null || file === null) return;
     try {
-      await rm(join(folder, file), { force: true });
+      await unlink(join(folder, file));
     } catch (error) {
-      complain('a spool file could not be removed', error);
+      if (!isAbsent(error)) complain('a spool file could not be removed', error);
     }
     own.delete(file);
   }
@@ -82,23 +100,25 @@ export function createSpool({ folder, log }: { folder: string | null; log: Log }
     return self;
   }
 
-  async function write(entries: readonly SpoolEntry[]): Promise<string | null> {
-    if (folder === null) return null;
+  async function write(seal: FileSeal | null, entries: readonly SpoolEntry[]): Promise<string | null> {
+    if (folder === null || seal === null) return null;
     const name = `${Date.now()}-${process.pid}-${randomUUID()}`;
     const finished = `${name}${WRITTEN}`;
     const unfinished = join(folder, `${name}${UNFINISHED}`);
     try {
-      await mkdir(folder, { recursive: true, mode: 0o700 });
-      const file = await open(unfinished, 'wx', 0o600);
+      const file = await create(unfinished, folder);
+      const directory = open(folder, 'r');
       try {
-        await file.writeFile(encodeEntries(entries));
+        await file.writeFile(encodeFile(seal(finished, encodeEntries(entries))));
         await file.datasync();
+        own.add(finished);
+        await rename(unfinished, join(folder, finished));
+        // So that the new name outlives a crash of the machine, too.
+        await (await directory).sync();
       } finally {
-        await file.close();
+        // Nobody waits for this: everything is on the disk, or has failed already.
+        for (const handle of [file, directory]) void Promise.resolve(handle).then(close, () => undefined);
       }
-      own.add(finished);
-      await rename(unfinished, join(folder, finished));
-      await syncFolder(folder);
       return finished;
     } catch (error) {
       complain('tokens could not be written to the spool and are kept in memory until the database has them', error);
@@ -113,23 +133,30 @@ export function createSpool({ folder, log }: { folder: string | null; log: Log }
     writing = true;
     while (gathering.length > 0) {
       const batch = gathering.splice(0, MAX_BATCH);
-      const file = await write(batch.map(({ entry }) => entry));
+      // The last one's: it is the one most lately got.
+      const seal = batch.at(-1)?.seal ?? null;
+      const file = await write(
+        seal,
+        batch.map(({ entry }) => entry),
+      );
       const shared: Batch = { file, open: batch.length };
       for (const { entry, resolve } of batch) resolve(spooled(shared, entry));
     }
     writing = false;
   }
 
-  async function read(path: string): Promise<SpoolEntry[]> {
-    const entries = parseEntries(await readFile(path, 'utf8'));
-    if (entries !== null) return entries;
+  async function read(cipher: SpoolCipher, file: string, path: string): Promise<SpoolEntry[]> {
+    const sealed = decodeFile(await readFile(path));
+    const content = sealed === null ? null : await cipher.open(file, sealed);
+    if (content !== null) return parseEntries(content);
     log.error('a spool file is damaged and was put aside', { job: 'spool' });
     await rename(path, `${path}${DAMAGED}`);
     return [];
   }
 
   async function left(all: boolean): Promise<Spooled[]> {
-    if (folder === null) return [];
+    if (disk === null) return [];
+    const { folder, cipher } = disk;
     const found: Spooled[] = [];
     const files = await readdir(folder).catch((error: unknown) => {
       if (!isAbsent(error)) complain('the spool could not be read', error);
@@ -143,7 +170,7 @@ export function createSpool({ folder, log }: { folder: string | null; log: Log }
         if (file.endsWith(UNFINISHED)) {
           if (ageMs >= FOREIGN_AGE_MS) await rm(path, { force: true });
         } else if (file.endsWith(WRITTEN)) {
-          const entries = await read(path);
+          const entries = await read(cipher, file, path);
           own.add(file);
           const batch: Batch = { file, open: entries.length };
           if (entries.length === 0) own.delete(file);
@@ -158,11 +185,14 @@ export function createSpool({ folder, log }: { folder: string | null; log: Log }
   }
 
   return {
-    keep: (entry) =>
-      new Promise((resolve) => {
-        gathering.push({ entry, resolve });
-        if (!writing) void flush();
-      }),
+    prepare: async () => {
+      const seal = disk === null ? null : await disk.cipher.sealer();
+      return (entry) =>
+        new Promise((resolve) => {
+          gathering.push({ entry, seal, resolve });
+          if (!writing) void flush();
+        });
+    },
     unsettled: async ({ all = false } = {}) => {
       const waiting = [...postponed];
       postponed.clear();
@@ -173,12 +203,15 @@ export function createSpool({ folder, log }: { folder: string | null; log: Log }
 
 const isAbsent = (error: unknown) => (error as NodeJS.ErrnoException).code === 'ENOENT';
 
-/** So that the new name outlives a crash of the machine, too. */
-async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, 'r');
+/** The folder is only made where it is missing: looking each time would cost every entry a wait. */
+async function create(path: string, folder: string): Promise<FileHandle> {
   try {
-    await handle.sync();
-  } finally {
-    await handle.close();
+    return await open(path, 'wx', 0o600);
+  } catch (error) {
+    if (!isAbsent(error)) throw error;
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+    return open(path, 'wx', 0o600);
   }
 }
+
+const close = (handle: FileHandle): Promise<void> => handle.close().catch(() => undefined);

@@ -17,7 +17,7 @@ const GRANTS = given('BENCH_GRANTS', 100_000);
 const ROUNDS = given('BENCH_ROUNDS', 5);
 const SECONDS = given('BENCH_SECONDS', 8);
 const WARM_UP_SECONDS = given('BENCH_WARM_UP_SECONDS', 3);
-const CONCURRENCY = given('BENCH_CONCURRENCY', 96);
+const CONCURRENCY = given('BENCH_CONCURRENCY', 192);
 /** More a second than anything here refreshes, so that no round runs dry. */
 const MOST_PER_SECOND = given('BENCH_MOST_PER_SECOND', 4_000);
 const LIFE_LEFT_SECONDS = 600;

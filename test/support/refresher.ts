@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll } from 'vitest';
 import { systemClock } from '../../src/clock.js';
 import type { Deps } from '../../src/domain/deps.js';
+import { createSpoolCipher } from '../../src/domain/renewal.js';
 import { createRefresher, type Refresher } from '../../src/domain/refresh.js';
 import { createFeed } from '../../src/feed/feed.js';
 import { createLog } from '../../src/log.js';
@@ -46,12 +47,13 @@ export async function startWorkshop(settings: Partial<Deps['settings']> = {}): P
       clock: systemClock,
     });
     clients.push(zoom);
+    const vault = createVault({ rootKeys: createLocalRootKeys(parseRootKeys(rootKey, { production: true })) });
     return {
       db: server.db,
-      vault: createVault({ rootKeys: createLocalRootKeys(parseRootKeys(rootKey, { production: true })) }),
+      vault,
       zoom,
       feed,
-      spool: createSpool({ folder, log }),
+      spool: createSpool({ disk: { folder, cipher: createSpoolCipher({ vault, db: server.db }) }, log }),
       clock: systemClock,
       log,
       settings: {

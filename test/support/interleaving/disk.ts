@@ -2,14 +2,14 @@ import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll } from 'vitest';
-import { createSpool, type Spool, type Spooled } from '../../../src/spool/spool.js';
+import { createSpool, type Spool, type SpoolCipher, type Spooled } from '../../../src/spool/spool.js';
 import type { Actor } from './steps.js';
 import { quiet } from './quiet.js';
 
 /** The disk of one machine, on which one process after the other keeps its spool. */
 export interface Disk {
   /** The product's own spool, each use of it a step. Removing a file is waited for before the folder is read. */
-  spoolFor(actor: Actor, onKept: (spooled: Spooled) => Promise<void>): Spool;
+  spoolFor(actor: Actor, cipher: SpoolCipher, onKept: (spooled: Spooled) => Promise<void>): Spool;
   clear(): Promise<void>;
 }
 
@@ -35,16 +35,19 @@ export async function createDisk(): Promise<Disk> {
   });
 
   return {
-    spoolFor: (actor, onKept) => {
-      const spool = createSpool({ folder, log: quiet.log });
+    spoolFor: (actor, cipher, onKept) => {
+      const spool = createSpool({ disk: { folder, cipher }, log: quiet.log });
       return {
-        keep: (entry) =>
-          actor.step('spools', async () => {
-            const spooled = await spool.keep(entry);
-            held += 1;
-            await onKept(spooled);
-            return counting(spooled);
-          }),
+        prepare: async () => {
+          const keep = await spool.prepare();
+          return (entry) =>
+            actor.step('spools', async () => {
+              const spooled = await keep(entry);
+              held += 1;
+              await onKept(spooled);
+              return counting(spooled);
+            });
+        },
         unsettled: (options) =>
           actor.step('looks into its spool', async () => {
             await settled();

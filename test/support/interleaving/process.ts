@@ -4,7 +4,7 @@ import { createCandidateReader } from '../../../src/domain/credential-reader.js'
 import type { Deps, DomainSettings } from '../../../src/domain/deps.js';
 import { storeGrant } from '../../../src/domain/grant.js';
 import { checkGrant, refreshGrant } from '../../../src/domain/grant-check.js';
-import { openRenewal } from '../../../src/domain/renewal.js';
+import { createSpoolCipher, openTokens, spooledRow } from '../../../src/domain/renewal.js';
 import { createRefresher } from '../../../src/domain/refresh.js';
 import { revokeGrant } from '../../../src/domain/revocation.js';
 import type { Vault } from '../../../src/vault/vault.js';
@@ -130,9 +130,9 @@ function createDeps(actor: Actor, { vault, disk }: Machine, surroundings: Surrou
     vault,
     zoom: provider.portFor(actor),
     feed: quiet.feed,
-    spool: disk.spoolFor(actor, async ({ entry }) => {
-      const { tokens } = await openRenewal({ db: world.db, vault }, entry);
-      if (tokens.refreshToken !== null) history.spooled.add(tokens.refreshToken.reveal());
+    spool: disk.spoolFor(actor, createSpoolCipher({ db: world.db, vault }), async ({ entry }) => {
+      const { refreshToken } = await openTokens(vault, world.db, spooledRow(entry));
+      if (refreshToken !== null) history.spooled.add(refreshToken.reveal());
     }),
     clock: {
       now: () => new Date(world.time.nowMs() + sleptMs),
