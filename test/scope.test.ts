@@ -283,7 +283,11 @@ async function makeApp(atZoom: readonly string[], registered: readonly string[],
   });
   const { clientId, clientSecret } = app;
   const { id, redirectUri } = await registerProviderApp(server, {
-    ...{ name: 'A', kind: 'USER_MANAGED', clientId, clientSecret, scopes: registered },
+    name: 'A',
+    kind: 'USER_MANAGED',
+    clientId,
+    clientSecret,
+    scopes: registered,
     ...patch,
   });
   control.updateApp(clientId, { redirectUris: [redirectUri], published: true });

@@ -29,7 +29,6 @@ const ACTION_NAMES: ReadonlyMap<string, string> = new Map([
   ['add', 'write'],
   ['edit', 'update'],
   ['change', 'update'],
-  ['patch', 'update'],
   ['remove', 'delete'],
 ]);
 
