@@ -36,7 +36,7 @@ export class UnknownScopesError extends DomainError {
   readonly scopes: readonly UnknownScope[];
 
   constructor(scopes: readonly UnknownScope[]) {
-    super('Some scopes are not names that Zoom could grant.');
+    super('Zoom has no such scopes for an app of this kind.');
     this.scopes = scopes;
   }
 }

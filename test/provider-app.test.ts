@@ -145,11 +145,11 @@ test.each([
 });
 
 test('names that no scope has are refused one by one, unless they are to be taken', async () => {
-  const names = ['user', 'User:Read', 'user read', '', 'user:read:user:admin:x:y', `user:${'x'.repeat(120)}`];
+  const names = ['user', 'User:Read', 'user read', '', 'nothing:of:zoom', `user:${'x'.repeat(120)}`];
   const refused = await register({ scopes: ['user:read:user', ...names].map((name) => ({ name })) });
   expect(refused).toMatchObject({
     __typename: 'UnknownScopesError',
-    scopes: names.map((name) => ({ name, problem: 'NOT_IN_CATALOGUE', suggestions: [] })),
+    scopes: names.map((name) => ({ name, problem: 'NOT_IN_CATALOGUE' })),
   });
   const taken = await register({ scopes: names.slice(0, 2).map((name) => ({ name })), acceptUnknownScopes: true });
   expect(taken.providerApp.scopes.map(({ name }: { name: string }) => name)).toEqual(['user', 'User:Read']);

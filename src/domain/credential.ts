@@ -13,6 +13,7 @@ import type { Candidate, CandidateReader } from './credential-reader.js';
 import { credentialPlace } from './grant.js';
 import { isLive } from './health.js';
 import type { RefreshOutcome, Refresher } from './refresh.js';
+import { missingScopes } from './scope.js';
 
 /** Longest a token must stay valid on demand: a little below the life the provider gives it. */
 const MAX_MIN_TTL_SECONDS = 3_000;
@@ -112,7 +113,7 @@ export async function readCredential(deps: CredentialDeps, query: CredentialQuer
     ({ candidate, outcome } = await renew(deps, query, candidate));
   }
   if (!isServed(candidate)) throw new ReauthorizationRequiredError(candidate.grantId, candidate.healthReason);
-  const missing = query.requiredScopes.filter((name) => !candidate.scopes.includes(name));
+  const missing = missingScopes(query.requiredScopes, candidate.scopes);
   if (missing.length > 0) throw new MissingScopesError(candidate.grantId, missing);
   if (!isUsable(candidate) || candidate.version === null) throw unavailable(candidate, outcome);
   const { grantId, tenantId, version } = candidate;

@@ -11,11 +11,12 @@ import {
 } from '../errors.js';
 import type { ProviderAppKind, ProviderEnvironment } from '../generated/prisma/enums.js';
 import { Secret } from '../secret.js';
+import { isScopeToken } from '../zoom-scopes/grammar.js';
 import { openAppSecret, sealAppSecrets, type SealedAppSecrets } from './app-secret.js';
 import type { Deps } from './deps.js';
 import { nextHealth } from './health.js';
 import { healthFrom, recordTransitions, type HealthColumns } from './health-event.js';
-import { isScopeName, missingScopes } from './scope.js';
+import { checkScopes, missingScopes } from './scope.js';
 import { requireName } from './tenant.js';
 
 const MAX_CREDENTIAL = 500;
@@ -54,12 +55,26 @@ function requireSetupUrl(value: string | null | undefined): void {
   }
 }
 
-function splitScopes(scopes: readonly AppScope[], acceptUnknown: boolean): { required: string[]; optional: string[] } {
-  const malformed = scopes.filter(({ name }) => !isScopeName(name));
-  if (malformed.length > 0 && !acceptUnknown) {
-    throw new UnknownScopesError(
-      malformed.map(({ name }) => ({ name, problem: 'NOT_IN_CATALOGUE' as const, suggestions: [] })),
-    );
+/** @throws {UnknownScopesError} the app cannot have some of them, and they are not to be taken all the same. */
+function splitScopes(
+  kind: ProviderAppKind,
+  scopes: readonly AppScope[],
+  acceptUnknown: boolean,
+): { required: string[]; optional: string[] } {
+  const refused = checkScopes(
+    kind,
+    scopes.map(({ name }) => name),
+  );
+  if (refused.length > 0 && !acceptUnknown) throw new UnknownScopesError(refused);
+  const unknown = new Set(refused.filter(({ problem }) => problem === 'NOT_IN_CATALOGUE').map(({ name }) => name));
+  const unusable = scopes.findIndex(({ name }) => unknown.has(name) && !isScopeToken(name));
+  if (unusable !== -1) {
+    throw new InvalidInputError('Give 1 to 120 printable ASCII characters, without spaces, quotes and backslashes.', [
+      'input',
+      'scopes',
+      String(unusable),
+      'name',
+    ]);
   }
   const names = (optional: boolean) => [...new Set(scopes.filter((s) => s.optional === optional).map((s) => s.name))];
   const required = names(false);
@@ -73,7 +88,7 @@ export async function registerProviderApp(deps: Pick<Deps, 'db' | 'vault'>, inpu
   requireCredential(input.clientSecret, ['input', 'clientSecret']);
   requireCredential(input.webhookSecret, ['input', 'webhookSecret']);
   requireSetupUrl(input.setupUrl);
-  const { required, optional } = splitScopes(input.scopes, input.acceptUnknownScopes);
+  const { required, optional } = splitScopes(input.kind, input.scopes, input.acceptUnknownScopes);
   const id = randomUUID();
   await deps.db.transaction(async (tx) => {
     const sealed = await sealAppSecrets(
@@ -131,7 +146,9 @@ export async function updateProviderApp(
   requireCredential(input.clientSecret, ['input', 'clientSecret']);
   requireCredential(input.webhookSecret, ['input', 'webhookSecret']);
   requireSetupUrl(input.setupUrl);
-  const scopes = input.scopes ? splitScopes(input.scopes, input.acceptUnknownScopes) : null;
+  const scopes = input.scopes
+    ? splitScopes(await kindOf(deps, input.id), input.scopes, input.acceptUnknownScopes)
+    : null;
   await deps.db.transaction(async (tx) => {
     const [app] = await tx.query<SealedAppSecrets>(sql`
       SELECT id, secret_version AS "secretVersion", sealed_client_secret AS "sealedClientSecret",
@@ -148,6 +165,15 @@ export async function updateProviderApp(
   });
   deps.feed.publish(HEALTH_TOPIC);
   return input.id;
+}
+
+/** The kind never changes, so it may be read ahead of the change. */
+async function kindOf(deps: Pick<Deps, 'db'>, id: string): Promise<ProviderAppKind> {
+  const [app] = await deps.db.query<{ kind: ProviderAppKind }>(
+    sql`SELECT kind FROM provider_app WHERE id = ${id}::uuid`,
+  );
+  if (app === undefined) throw new NotFoundError('No such provider app exists.');
+  return app.kind;
 }
 
 async function replaceSecrets(

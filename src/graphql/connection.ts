@@ -1,5 +1,5 @@
 import { GraphQLError } from 'graphql';
-import { MAX_PAGE } from './builder.js';
+import { DEFAULT_PAGE, MAX_PAGE } from './builder.js';
 import { isUuid } from './node.js';
 
 interface PageArgs {
@@ -59,4 +59,43 @@ export function positionOf(cursor: string): number {
   const digits = POSITION_CURSOR.exec(Buffer.from(cursor, 'base64url').toString('utf8'))?.[1];
   if (digits === undefined) throw refuse('This is not the cursor of an event.');
   return Number(digits);
+}
+
+const LIST_CURSOR = /^k(.{1,250})$/;
+const listCursor = (key: string): string => Buffer.from(`k${key}`).toString('base64url');
+
+function keyOf(cursor: string): string {
+  const key = LIST_CURSOR.exec(Buffer.from(cursor, 'base64url').toString('utf8'))?.[1];
+  if (key === undefined) throw refuse('This is not a cursor of this list.');
+  return key;
+}
+
+/**
+ * A page of a list that is at hand, in the order of its keys. A cursor stands between two keys, so it is good for any
+ * filter of the list, and stays so when the list changes.
+ *
+ * @throws BAD_USER_INPUT as `checkPageSize`, and for a cursor that no list has given out.
+ */
+export function listPage<Item>(items: readonly Item[], args: PageArgs, key: (item: Item) => string) {
+  checkPageSize(args);
+  const after = isGiven(args.after) ? keyOf(args.after) : null;
+  const before = isGiven(args.before) ? keyOf(args.before) : null;
+  const start = after === null ? 0 : items.filter((item) => key(item) <= after).length;
+  const end = before === null ? items.length : items.filter((item) => key(item) < before).length;
+  const within = items.slice(start, end);
+  const backwards = !isGiven(args.first) && isGiven(args.last);
+  const size = (backwards ? args.last : args.first) ?? DEFAULT_PAGE;
+  const from = backwards ? Math.max(0, within.length - size) : 0;
+  const page = within.slice(from, from + size);
+  const edges = page.map((node) => ({ cursor: listCursor(key(node)), node }));
+  return {
+    edges,
+    totalCount: items.length,
+    pageInfo: {
+      hasPreviousPage: start + from > 0,
+      hasNextPage: start + from + page.length < items.length,
+      startCursor: edges.at(0)?.cursor ?? null,
+      endCursor: edges.at(-1)?.cursor ?? null,
+    },
+  };
 }

@@ -63,7 +63,7 @@ const UnknownScopeType = builder.objectRef<UnknownScope>('UnknownScope').impleme
     name: t.exposeString('name', { description: 'As it was given.' }),
     problem: t.field({ type: UnknownScopeProblem, description: 'Why.', resolve: (scope) => scope.problem }),
     suggestions: t.stringList({
-      description: 'Nearest real names, best first.',
+      description: 'Nearest real names, best first; empty where nothing is near.',
       resolve: (scope) => [...scope.suggestions],
     }),
   }),
@@ -71,7 +71,7 @@ const UnknownScopeType = builder.objectRef<UnknownScope>('UnknownScope').impleme
 
 builder.objectType(UnknownScopesError, {
   name: 'UnknownScopesError',
-  description: 'Some scopes are not names that Zoom could grant.',
+  description: 'Some scopes are none that Zoom has for an app of this kind.',
   interfaces: [ErrorInterface],
   fields: (t) => ({
     scopes: t.field({ type: [UnknownScopeType], description: 'Each of them.', resolve: (error) => [...error.scopes] }),

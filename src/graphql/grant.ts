@@ -2,7 +2,7 @@ import type { Prisma } from '../generated/prisma/client.js';
 import type { GrantKind } from '../generated/prisma/enums.js';
 import { NotFoundError, ProviderUnavailableError, ReauthorizationRequiredError } from '../errors.js';
 import { checkGrant, refreshGrant } from '../domain/grant-check.js';
-import { parseScope } from '../domain/scope.js';
+import { describedScope } from '../zoom-scopes/catalogue.js';
 import { builder } from './builder.js';
 import { checkPage, isGiven, OLDEST_FIRST } from './connection.js';
 import { Health, HealthStatus } from './health.js';
@@ -43,13 +43,13 @@ export const Grant = builder.prismaInterface('Grant', {
       type: [Scope],
       description: 'Scopes that the provider granted.',
       select: { grantedScopes: true },
-      resolve: (grant) => grant.grantedScopes.map(parseScope),
+      resolve: (grant) => grant.grantedScopes.map((name) => describedScope(name)),
     }),
     missingScopes: t.field({
       type: [Scope],
       description: 'Scopes that the app requires and the provider did not grant.',
       select: { missingScopes: true },
-      resolve: (grant) => grant.missingScopes.map(parseScope),
+      resolve: (grant) => grant.missingScopes.map(describedScope),
     }),
     providerAccountId: t.exposeString('providerAccountId', {
       nullable: true,

@@ -5,7 +5,6 @@ import {
   updateProviderApp,
   webhookUrlOf,
 } from '../domain/provider-app.js';
-import { parseScope } from '../domain/scope.js';
 import {
   AlreadyExistsError,
   InvalidInputError,
@@ -17,6 +16,7 @@ import {
   ProviderAppKind as ProviderAppKindValues,
   ProviderEnvironment as ProviderEnvironmentValues,
 } from '../generated/prisma/enums.js';
+import { describedScope } from '../zoom-scopes/catalogue.js';
 import { builder, encodeGlobalId } from './builder.js';
 import { checkPage, OLDEST_FIRST } from './connection.js';
 import { GrantFilter, grantPage } from './grant.js';
@@ -93,7 +93,7 @@ export const ProviderApp = builder.prismaNode('ProviderApp', {
       type: [Scope],
       description: 'Scopes as configured at the provider, required ones first.',
       select: { requiredScopes: true, optionalScopes: true },
-      resolve: (app) => [...app.requiredScopes, ...app.optionalScopes].map(parseScope),
+      resolve: (app) => [...app.requiredScopes, ...app.optionalScopes].map(describedScope),
     }),
     incident: t.field({
       type: ProviderAppIncident,
@@ -208,7 +208,7 @@ const RegisterProviderAppInput = builder.inputType('RegisterProviderAppInput', {
     acceptUnknownScopes: t.boolean({
       required: true,
       defaultValue: false,
-      description: 'Take scopes also if they are not known here: Zoom may be ahead.',
+      description: 'Take the scopes also if the catalogue says that the app cannot have them: Zoom may be ahead of it.',
     }),
   }),
 });
@@ -247,7 +247,7 @@ const UpdateProviderAppInput = builder.inputType('UpdateProviderAppInput', {
     acceptUnknownScopes: t.boolean({
       required: true,
       defaultValue: false,
-      description: 'Take scopes also if they are not known here: Zoom may be ahead.',
+      description: 'Take the scopes also if the catalogue says that the app cannot have them: Zoom may be ahead of it.',
     }),
   }),
 });
