@@ -9,6 +9,7 @@ import type { TokenSet, ZoomClient } from '../zoom/zoom.js';
 import { callAsApp } from './app-secret.js';
 import type { Deps } from './deps.js';
 import { credentialPlace } from './grant.js';
+import { resumeImport } from './import-settlement.js';
 import { closeIncident, waitForIncident } from './incident.js';
 import { databaseNow, heldSeconds, takeDueLeases, takeLease, type Lease } from './lease.js';
 import { createProviderGuard, ProviderPausedError } from './provider-guard.js';
@@ -41,7 +42,7 @@ export type RefreshOutcome =
 
 const ELSEWHERE: RefreshOutcome = { kind: 'elsewhere' };
 
-/** Refreshes credentials: the only code that sends a refresh token. */
+/** Refreshes credentials: the only code that sends a refresh token which the database holds. */
 export interface Refresher {
   /**
    * Refreshes one credential if it still is at `version`. Callers in one process share one attempt; among processes the
@@ -61,7 +62,7 @@ export interface Refresher {
    */
   refreshDue(limit: number): Promise<boolean>;
   /**
-   * Stores what this machine's spool holds from refreshes whose process died, or could not reach the database.
+   * Stores what this machine's spool holds from refreshes and imports whose process died, or could not reach the database.
    *
    * @param options `all`: also what other running processes may still be at; for the start, before anything is read.
    */
@@ -188,6 +189,7 @@ export function createRefresher(deps: Deps): Refresher {
 
   async function settleSpooled(spooled: Spooled): Promise<void> {
     const { entry } = spooled;
+    if (entry.kind === 'import') return resumeImport(deps, spooled);
     try {
       const renewal = await openRenewal(deps, entry);
       const sealer = await deps.vault.sealer(deps.db, entry.tenantId);

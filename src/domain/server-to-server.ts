@@ -1,20 +1,14 @@
 import sql from 'sql-template-tag';
-import { InvalidInputError, NotFoundError, ProviderUnavailableError, RefusedByProviderError } from '../errors.js';
+import { InvalidInputError, NotFoundError, RefusedByProviderError } from '../errors.js';
 import { HEALTH_TOPIC } from '../feed/feed.js';
 import type { ProviderAppKind } from '../generated/prisma/enums.js';
-import {
-  ZoomClientRejectedError,
-  ZoomError,
-  ZoomGrantInvalidError,
-  ZoomRateLimitedError,
-  ZoomRequestRefusedError,
-  ZoomScopeMissingError,
-} from '../zoom/errors.js';
+import { ZoomGrantInvalidError, ZoomRequestRefusedError, ZoomScopeMissingError } from '../zoom/errors.js';
 import type { TokenSet, ZoomIdentity } from '../zoom/zoom.js';
 import { callAsApp, type AppClient } from './app-secret.js';
 import type { Deps } from './deps.js';
 import { storeGrant } from './grant.js';
 import { persist } from './persist.js';
+import { asDomainError } from './provider-failure.js';
 import { requireTenant } from './tenant.js';
 
 const STORE_PATIENCE_MS = 20_000;
@@ -57,7 +51,7 @@ export async function connectServerToServer(
     tokens = await callAsApp(deps, app, (client) => deps.zoom.mintAccountToken(client, input.providerAccountId));
     identity = await readIdentity(deps, app, tokens);
   } catch (error) {
-    throw translate(error);
+    throw asDomainError(error);
   }
   if (identity !== null && identity.accountId !== input.providerAccountId) throw new RefusedByProviderError();
   const ageSeconds = (performance.now() - startedAt) / 1_000;
@@ -90,16 +84,4 @@ async function readIdentity(deps: Deps, app: AppClient, tokens: TokenSet): Promi
     if (unanswerable) return null;
     throw error;
   }
-}
-
-function translate(error: unknown): unknown {
-  if (!(error instanceof ZoomError)) return error;
-  if (error instanceof ZoomClientRejectedError || error instanceof ZoomRequestRefusedError) {
-    return new RefusedByProviderError();
-  }
-  const limited = error instanceof ZoomRateLimitedError;
-  return new ProviderUnavailableError(
-    limited ? 'RATE_LIMITED' : 'PROVIDER_UNAVAILABLE',
-    (limited ? error.retryAfterSeconds : null) ?? 5,
-  );
 }

@@ -2,9 +2,12 @@ import { z } from 'zod';
 
 /** One thing that must not be lost. The ids say what it is about; everything else is inside the seal. */
 export interface SpoolEntry {
+  /** Absent: a renewal of a credential. */
+  kind?: 'import' | undefined;
   tenantId: string;
+  /** The grant; of an import, which has none yet, an id of its own. */
   grantId: string;
-  /** Version of the credential that the entry's tokens follow. */
+  /** Version of the credential that the entry's tokens follow; 0 for an import. */
   version: number;
   sealed: Uint8Array;
 }
@@ -12,6 +15,7 @@ export interface SpoolEntry {
 const HEAD = 'latchkey spool 1';
 
 const line = z.strictObject({
+  kind: z.literal('import').optional(),
   tenantId: z.uuid(),
   grantId: z.uuid(),
   version: z.int().min(0),
@@ -20,8 +24,8 @@ const line = z.strictObject({
 
 /** The first line names the format, the last one says that the file is whole; between them a line of JSON each. */
 export function encodeEntries(entries: readonly SpoolEntry[]): string {
-  const lines = entries.map(({ tenantId, grantId, version, sealed }) =>
-    JSON.stringify({ tenantId, grantId, version, sealed: Buffer.from(sealed).toString('base64') }),
+  const lines = entries.map(({ kind, tenantId, grantId, version, sealed }) =>
+    JSON.stringify({ kind, tenantId, grantId, version, sealed: Buffer.from(sealed).toString('base64') }),
   );
   return [HEAD, ...lines, `end ${entries.length}`, ''].join('\n');
 }
