@@ -265,13 +265,17 @@ test('a wrong client secret is refused, and nothing is stored', async () => {
   expect(await storedOf(server, tenantId)).toEqual(NOTHING_STORED);
 });
 
-test('an app that people consent to cannot be connected this way', async () => {
+test('an app that people consent to cannot be connected this way, and the answer says how it can', async () => {
   const tenantId = await createTenant(server);
-  for (const kind of ['USER_MANAGED', 'ADMIN_MANAGED'] as const) {
+  for (const [kind, instead] of [
+    ['USER_MANAGED', 'beginAuthorization'],
+    ['ADMIN_MANAGED', 'beginInstallation'],
+  ] as const) {
     const app = await registerApp(server, kind);
     expect(await connectServer({ tenantId, appId: app.id, providerAccountId: acme.id })).toMatchObject({
       __typename: 'InvalidInputError',
       path: ['input', 'appId'],
+      message: expect.stringContaining(instead),
     });
     expect(tokenRequests(server, app)).toBe(0);
   }

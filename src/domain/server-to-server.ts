@@ -49,7 +49,9 @@ export async function connectServerToServer(
     FROM provider_app WHERE id = ${input.appId}::uuid`);
   if (app === undefined) throw new NotFoundError('No such provider app exists.');
   if (app.kind !== 'SERVER_TO_SERVER') {
-    throw new InvalidInputError('Only a server-to-server app connects without consent.', ['input', 'appId']);
+    const begin = app.kind === 'ADMIN_MANAGED' ? 'beginInstallation' : 'beginAuthorization';
+    const hint = `Only a server-to-server app connects without consent; use ${begin}.`;
+    throw new InvalidInputError(hint, ['input', 'appId']);
   }
   const startedAt = performance.now();
   let tokens: TokenSet;
