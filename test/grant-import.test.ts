@@ -337,4 +337,19 @@ describe('what is refused', () => {
       expect(await importTokens(server, { ...target, ...tokens })).toMatchObject({ __typename: 'ImportGrantSuccess' });
     },
   );
+
+  test('where the answer to the refresh is lost nothing is stored, and a repeated call says that the token is dead', async () => {
+    const { app, tenantId, zoomUserId, target } = await userSetting();
+    const { refreshToken } = await obtainElsewhere(server, app, zoomUserId);
+    control.addFault({ route: 'token', clientId: app.clientId, fault: { kind: 'drop', when: 'after' } });
+    expect(await importTokens(server, { ...target, refreshToken })).toMatchObject({
+      __typename: 'ProviderUnavailableError',
+      reason: 'PROVIDER_UNAVAILABLE',
+    });
+    expect(await importTokens(server, { ...target, refreshToken })).toMatchObject({
+      __typename: 'RefusedByProviderError',
+    });
+    expect(refreshes(app)).toHaveLength(2);
+    expect(await storedOf(server, tenantId)).toEqual(NOTHING_STORED);
+  });
 });
