@@ -1,4 +1,4 @@
-import type { HealthReason } from './generated/prisma/enums.js';
+import type { AuthorizationFailure, HealthReason } from './generated/prisma/enums.js';
 
 /**
  * An outcome that the caller can act on. Each subclass is a member of the result union of the fields that can have it.
@@ -105,8 +105,12 @@ export class ProviderUnavailableError extends DomainError {
   readonly reason: HealthReason;
   readonly retryAfterSeconds: number;
 
-  constructor(reason: HealthReason, retryAfterSeconds: number) {
-    super('Zoom cannot renew the token right now; try again later.');
+  constructor(
+    reason: HealthReason,
+    retryAfterSeconds: number,
+    message = 'Zoom cannot renew the token right now; try again later.',
+  ) {
+    super(message);
     this.reason = reason;
     this.retryAfterSeconds = retryAfterSeconds;
   }
@@ -114,7 +118,17 @@ export class ProviderUnavailableError extends DomainError {
 
 /** The provider understood the request and refused it: wrong account id, app not activated. */
 export class RefusedByProviderError extends DomainError {
-  constructor() {
-    super('Zoom refused the request for this app and account.');
+  constructor(message = 'Zoom refused the request for this app and account.') {
+    super(message);
+  }
+}
+
+/** The tokens work, but whom they speak for may not be connected here; a consent trip fails for the same reason. */
+export class GrantRefusedError extends DomainError {
+  readonly failure: AuthorizationFailure;
+
+  constructor(failure: AuthorizationFailure) {
+    super('The tokens speak for a Zoom user who may not be connected here.');
+    this.failure = failure;
   }
 }

@@ -833,22 +833,23 @@ describe('what a trip begins with', () => {
     expect(await beginAnswer(server, 'beginInstallation', input)).toMatchObject({ __typename: 'NotFoundError' });
   });
 
-  test('an app of the wrong kind is refused', async () => {
+  test('an app of the wrong kind is refused, and the answer says what to use instead', async () => {
     const tenantId = await createTenant(server);
     const ids: Record<string, string> = {};
     for (const kind of ['USER_MANAGED', 'ADMIN_MANAGED', 'SERVER_TO_SERVER'] as const) {
       ids[kind] = (await registerApp(server, kind)).id;
     }
     const wrong = [
-      ['beginAuthorization', 'ADMIN_MANAGED'],
-      ['beginAuthorization', 'SERVER_TO_SERVER'],
-      ['beginInstallation', 'USER_MANAGED'],
-      ['beginInstallation', 'SERVER_TO_SERVER'],
+      ['beginAuthorization', 'ADMIN_MANAGED', 'beginInstallation'],
+      ['beginAuthorization', 'SERVER_TO_SERVER', 'connectServerToServer'],
+      ['beginInstallation', 'USER_MANAGED', 'beginAuthorization'],
+      ['beginInstallation', 'SERVER_TO_SERVER', 'connectServerToServer'],
     ] as const;
-    for (const [field, kind] of wrong) {
+    for (const [field, kind, instead] of wrong) {
       expect(await beginAnswer(server, field, { tenantId, userId: 'user_1', appId: ids[kind] })).toMatchObject({
         __typename: 'InvalidInputError',
         path: ['input', 'appId'],
+        message: expect.stringContaining(instead),
       });
     }
   });

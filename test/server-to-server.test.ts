@@ -1,5 +1,5 @@
 import sql from 'sql-template-tag';
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { healthEventsOf, journalOf, NOTHING_STORED, storedOf, tokenRequests } from './support/consent-trip.js';
 import { startTestServer } from './support/server.js';
 import { createTenant, credential, registerApp } from './support/story.js';
@@ -112,6 +112,122 @@ test('an app without a scope to ask who it speaks for is connected all the same'
   });
 });
 
+describe('an app without a scope to ask who it speaks for', () => {
+  const SETTINGS = ['account:read:settings:admin'];
+
+  test('shows by the first call that it may make that its token works', async () => {
+    const app = await registerApp(server, 'SERVER_TO_SERVER', SETTINGS);
+    const tenantId = await createTenant(server);
+    expect(await connectServer({ tenantId, appId: app.id, providerAccountId: acme.id })).toMatchObject({
+      installation: { providerAccountId: acme.id, installedBy: null, health: { status: 'HEALTHY' } },
+    });
+    expect(journalOf(server, app, 'users')).toMatchObject([{ outcome: 'missing-scope' }]);
+    expect(journalOf(server, app, 'accounts')).toMatchObject([{ status: 200, outcome: 'read' }]);
+  });
+
+  test('is connected where Zoom takes the token and cannot serve the call', async () => {
+    const app = await registerApp(server, 'SERVER_TO_SERVER', SETTINGS);
+    const tenantId = await createTenant(server);
+    const body = { code: 200, message: 'Not available for this account.' };
+    control.addFault({ route: 'accounts', clientId: app.clientId, fault: { kind: 'status', status: 400, body } });
+    expect(await connectServer({ tenantId, appId: app.id, providerAccountId: acme.id })).toMatchObject({
+      __typename: 'ConnectServerToServerSuccess',
+    });
+  });
+
+  test.each([
+    ['does not take the token', 401, 'RefusedByProviderError'],
+    ['is not available', 503, 'ProviderUnavailableError'],
+    ['asks to slow down', 429, 'ProviderUnavailableError'],
+  ] as const)('is not connected where Zoom %s', async (_name, status, __typename) => {
+    const app = await registerApp(server, 'SERVER_TO_SERVER', SETTINGS);
+    const tenantId = await createTenant(server);
+    control.addFault({ route: 'accounts', clientId: app.clientId, fault: { kind: 'status', status } });
+    const input = { tenantId, appId: app.id, providerAccountId: acme.id };
+    expect(await connectServer(input)).toMatchObject({ __typename });
+    expect(await storedOf(server, tenantId)).toEqual(NOTHING_STORED);
+    expect(await connectServer(input)).toMatchObject({ __typename: 'ConnectServerToServerSuccess' });
+  });
+});
+
+test('everybody who reads an account gets one and the same token until it runs out, and then one new one', async () => {
+  const app = await registerApp(server, 'SERVER_TO_SERVER');
+  const tenantId = await createTenant(server);
+  await connectServer({ tenantId, appId: app.id, providerAccountId: acme.id });
+  const readByMany = async () => {
+    const reads = Array.from({ length: 40 }, () => credential(server, { tenantId, credentialFor: 'INSTALLATION' }));
+    return new Set((await Promise.all(reads)).map(({ accessToken }) => accessToken));
+  };
+  const first = await readByMany();
+  expect(first.size).toBe(1);
+  expect(await readByMany()).toEqual(first);
+  expect(tokenRequests(server, app)).toBe(1);
+  await server.db.query(sql`
+    UPDATE credential SET expires_at = now() - interval '1 second'
+    WHERE tenant_id = (SELECT id FROM tenant WHERE external_id = ${tenantId})`);
+  const second = await readByMany();
+  expect(second.size).toBe(1);
+  expect(second).not.toEqual(first);
+  expect(tokenRequests(server, app)).toBe(2);
+});
+
+describe('while the client secret is changed', () => {
+  const setSecret = async (id: string, clientSecret: string, retireFormerSecretAt?: string) => {
+    const { updateProviderApp } = (await server.data(
+      `mutation ($input: UpdateProviderAppInput!) {
+        updateProviderApp(input: $input) { ... on UpdateProviderAppSuccess { providerApp { id } } ... on Error { message } }
+      }`,
+      { input: { id, clientSecret, ...(retireFormerSecretAt === undefined ? {} : { retireFormerSecretAt }) } },
+    )) as { updateProviderApp: unknown };
+    expect(updateProviderApp).toEqual({ providerApp: { id } });
+  };
+
+  const runOut = (tenantId: string) =>
+    server.db.query(sql`
+      UPDATE credential SET expires_at = now() - interval '1 second', retry_at = NULL
+      WHERE tenant_id = (SELECT id FROM tenant WHERE external_id = ${tenantId})`);
+
+  test('here first, tokens are minted with the former secret until Zoom has the new one', async () => {
+    const app = await registerApp(server, 'SERVER_TO_SERVER');
+    const tenantId = await createTenant(server);
+    await setSecret(app.id, 'a-secret-that-zoom-does-not-know-yet');
+    await connectServer({ tenantId, appId: app.id, providerAccountId: acme.id });
+    await runOut(tenantId);
+    const token = await credential(server, { tenantId, credentialFor: 'INSTALLATION' });
+    expect(token).toMatchObject({ __typename: 'Credential', version: 2, warning: null });
+    expect(journalOf(server, app, 'token').map(({ outcome }) => outcome)).toEqual([
+      'invalid_client',
+      'issued',
+      'invalid_client',
+      'issued',
+    ]);
+  });
+
+  test('at Zoom first, the token in hand is served and the next one is minted once the new secret is told', async () => {
+    const app = await registerApp(server, 'SERVER_TO_SERVER');
+    const tenantId = await createTenant(server);
+    await connectServer({ tenantId, appId: app.id, providerAccountId: acme.id });
+    const { clientSecret } = control.rotateSecret(app.clientId);
+    const input = { tenantId, credentialFor: 'INSTALLATION' };
+    expect(await credential(server, input)).toMatchObject({ version: 1, warning: null });
+    await runOut(tenantId);
+    expect(await credential(server, input)).toMatchObject({ reason: 'APP_REJECTED' });
+    await setSecret(app.id, clientSecret);
+    expect(await credential(server, input)).toMatchObject({ __typename: 'Credential', version: 2 });
+  });
+
+  test('a former secret is not used once it is retired', async () => {
+    const app = await registerApp(server, 'SERVER_TO_SERVER');
+    const tenantId = await createTenant(server);
+    await setSecret(app.id, 'a-secret-that-zoom-does-not-know', new Date(Date.now() + 500).toISOString());
+    await new Promise((resolve) => setTimeout(resolve, 700));
+    expect(await connectServer({ tenantId, appId: app.id, providerAccountId: acme.id })).toMatchObject({
+      __typename: 'RefusedByProviderError',
+    });
+    expect(journalOf(server, app, 'token')).toMatchObject([{ outcome: 'invalid_client' }]);
+  });
+});
+
 test("another account than the app's is refused by Zoom, and nothing is stored", async () => {
   const app = await registerApp(server, 'SERVER_TO_SERVER');
   const tenantId = await createTenant(server);
@@ -149,13 +265,17 @@ test('a wrong client secret is refused, and nothing is stored', async () => {
   expect(await storedOf(server, tenantId)).toEqual(NOTHING_STORED);
 });
 
-test('an app that people consent to cannot be connected this way', async () => {
+test('an app that people consent to cannot be connected this way, and the answer says how it can', async () => {
   const tenantId = await createTenant(server);
-  for (const kind of ['USER_MANAGED', 'ADMIN_MANAGED'] as const) {
+  for (const [kind, instead] of [
+    ['USER_MANAGED', 'beginAuthorization'],
+    ['ADMIN_MANAGED', 'beginInstallation'],
+  ] as const) {
     const app = await registerApp(server, kind);
     expect(await connectServer({ tenantId, appId: app.id, providerAccountId: acme.id })).toMatchObject({
       __typename: 'InvalidInputError',
       path: ['input', 'appId'],
+      message: expect.stringContaining(instead),
     });
     expect(tokenRequests(server, app)).toBe(0);
   }

@@ -18,6 +18,7 @@ let count = 0;
 const newFolder = () => join(base, `spool-${(count += 1)}`);
 
 const newEntry = (): SpoolEntry => ({
+  kind: 'renewal',
   tenantId: randomUUID(),
   grantId: randomUUID(),
   version: 3,

@@ -10,6 +10,7 @@ const withoutDatabase = [
   'health',
   'health-facts',
   'refresh-interleaving',
+  'rivet',
   'sandbox',
   'schema',
   'vault-envelope',

@@ -271,3 +271,25 @@ describe('REST addresses', () => {
     expect(() => createZoom({ hosts: { COMMERCIAL: host, GOVERNMENT: host }, clock: systemClock })).toThrow(TypeError);
   });
 });
+
+describe('the first call that an account token may make', () => {
+  it.each([
+    [['user:read:list_users:admin'], '/v2/users?page_size=1'],
+    [['account:read:settings:admin'], '/v2/accounts/me/settings'],
+    [['meeting:read:admin'], '/v2/users/me/meetings?page_size=1'],
+    [['recording:read:admin', 'group:read:admin'], '/v2/users/me/recordings?page_size=1'],
+    [['phone:read:admin', 'group:read:list_groups:admin'], '/v2/groups?page_size=1'],
+  ])('with %j is %s', async (scopes, path) => {
+    server.script(answerJson(200, {}));
+    const request = { environment: 'COMMERCIAL' as const, apiUrl: server.origin, accessToken, scopes };
+    expect(await zoom.readAccount(request)).toBe(true);
+    expect(server.requests.map(({ method, path: asked }) => [method, asked])).toEqual([['GET', path]]);
+  });
+
+  it('is none where no scope allows a known one', async () => {
+    const request = { environment: 'COMMERCIAL' as const, apiUrl: server.origin, accessToken };
+    expect(await zoom.readAccount({ ...request, scopes: [] })).toBe(false);
+    expect(await zoom.readAccount({ ...request, scopes: ['phone:read:admin'] })).toBe(false);
+    expect(server.requests).toEqual([]);
+  });
+});

@@ -20,6 +20,13 @@ import { requireExternalId, requireTenant } from './tenant.js';
 /** The kind of app whose consent makes a grant of a kind. */
 const APP_KIND: Record<GrantKind, ProviderAppKind> = { INSTALLATION: 'ADMIN_MANAGED', USER_CONNECTION: 'USER_MANAGED' };
 
+/** What to do with an app of this kind instead. */
+const HINTS: Record<ProviderAppKind, string> = {
+  USER_MANAGED: 'An installation needs an admin-managed app; with a user-managed one use beginAuthorization.',
+  ADMIN_MANAGED: 'A user authorizes a user-managed app; with an admin-managed one use beginInstallation.',
+  SERVER_TO_SERVER: 'A server-to-server app has no consent screen; use connectServerToServer.',
+};
+
 export interface BeginInput {
   grantKind: GrantKind;
   tenantId: string;
@@ -37,12 +44,7 @@ async function chooseApp(tx: Sql, input: BeginInput): Promise<{ id: string; key:
       SELECT id, key, kind FROM provider_app WHERE id = ${input.appId}::uuid`);
     if (app === undefined) throw new NotFoundError('No such provider app exists.');
     if (app.kind === kind) return app;
-    throw new InvalidInputError(
-      kind === 'ADMIN_MANAGED'
-        ? 'An installation needs an admin-managed app.'
-        : 'A user authorizes a user-managed app.',
-      path,
-    );
+    throw new InvalidInputError(HINTS[app.kind], path);
   }
   const apps = await tx.query<{ id: string; key: string }>(sql`
     SELECT id, key FROM provider_app WHERE kind = ${kind}::"ProviderAppKind" ORDER BY created_at LIMIT 2`);

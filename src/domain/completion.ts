@@ -1,5 +1,4 @@
 import sql from 'sql-template-tag';
-import type { Sql } from '../database/database.js';
 import { InvalidInputError, NotFoundError } from '../errors.js';
 import { authorizationTopic, HEALTH_TOPIC } from '../feed/feed.js';
 import type { AuthorizationFailure, GrantKind, ProviderAppKind } from '../generated/prisma/enums.js';
@@ -16,6 +15,7 @@ import type { TokenSet, ZoomIdentity } from '../zoom/zoom.js';
 import { callAsApp, type AppClient } from './app-secret.js';
 import { codePlace, verifierPlace } from './authorization.js';
 import type { Deps } from './deps.js';
+import { lockForGrant, refuseIdentity } from './grant-admission.js';
 import { storeGrant, supersedeOthers } from './grant.js';
 import { recordTransitions } from './health-event.js';
 import { closeIncident, openIncident } from './incident.js';
@@ -153,8 +153,7 @@ async function settle(
     // An earlier attempt of ours committed and its answer was lost.
     if (open === undefined) return;
     const subject = isInstallation ? identity.accountId : session.externalUserId;
-    await lockFor(tx, `${tenantId}/${appId}/${subject}`);
-    await lockFor(tx, `${appId}/${identity.userId}`);
+    await lockForGrant(tx, { tenantId, appId, subject, providerUserId: identity.userId });
     const refusal = isInstallation ? null : await refuseIdentity(tx, session, identity);
     if (refusal !== null) {
       // The consent has killed the older tokens of this provider user all the same.
@@ -184,37 +183,4 @@ async function settle(
   void revokePending(deps);
   await closeIncident(deps, appId);
   return sessionId;
-}
-
-/**
- * Lets completions for one subject, and then those for one provider user of an app, through one by one until the
- * transaction ends: of two at once each would otherwise miss the other's grant, which is not committed yet, and both
- * would stay live. The subject comes first everywhere, so that two completions do not wait for each other.
- */
-async function lockFor(tx: Sql, what: string): Promise<void> {
-  await tx.query(sql`SELECT pg_advisory_xact_lock(hashtextextended(${what}, 0))::text`);
-}
-
-/**
- * A user must be in an account where the tenant's app is installed, and stay the same person unless told otherwise.
- * Installations and connections that were ended do not bind.
- */
-async function refuseIdentity(
-  tx: Sql,
-  session: SpentSession,
-  identity: ZoomIdentity,
-): Promise<AuthorizationFailure | null> {
-  const installations = await tx.query<{ accountId: string }>(sql`
-    SELECT g.provider_account_id AS "accountId" FROM provider_grant g JOIN provider_app a ON a.id = g.app_id
-    WHERE g.tenant_id = ${session.tenantId}::uuid AND g.kind = 'INSTALLATION' AND g.health_status <> 'REVOKED'
-      AND a.environment = ${session.environment}::"ProviderEnvironment"`);
-  if (installations.length > 0 && !installations.some(({ accountId }) => accountId === identity.accountId)) {
-    return 'ACCOUNT_MISMATCH';
-  }
-  if (session.allowIdentityChange) return null;
-  const [former] = await tx.query<{ userId: string | null }>(sql`
-    SELECT provider_user_id AS "userId" FROM provider_grant
-    WHERE tenant_id = ${session.tenantId}::uuid AND app_id = ${session.appId}::uuid
-      AND subject = ${session.externalUserId} AND health_status <> 'REVOKED'`);
-  return former === undefined || former.userId === identity.userId ? null : 'IDENTITY_CHANGED';
 }

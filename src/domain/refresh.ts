@@ -8,6 +8,7 @@ import type { TokenSet, ZoomClient } from '../zoom/zoom.js';
 import { callAsApp, createOpenedSecrets } from './app-secret.js';
 import type { Deps } from './deps.js';
 import { credentialPlace } from './grant.js';
+import { resumeImport } from './import-settlement.js';
 import { closeIncident, waitForIncident } from './incident.js';
 import { databaseNow, heldSeconds, takeDueLeases, takeLease, type Lease } from './lease.js';
 import { createProviderGuard, ProviderPausedError } from './provider-guard.js';
@@ -38,7 +39,7 @@ export type RefreshOutcome =
 
 const ELSEWHERE: RefreshOutcome = { kind: 'elsewhere' };
 
-/** Refreshes credentials: the only code that sends a refresh token. */
+/** Refreshes credentials: the only code that sends a refresh token which the database holds. */
 export interface Refresher {
   /**
    * Refreshes one credential if it still is at `version`. Callers in one process share one attempt; among processes the
@@ -58,7 +59,7 @@ export interface Refresher {
    */
   refreshDue(limit: number): Promise<boolean>;
   /**
-   * Stores what this machine's spool holds from refreshes whose process died, or could not reach the database.
+   * Stores what this machine's spool holds from refreshes and imports whose process died, or could not reach the database.
    *
    * @param options `all`: also what other running processes may still be at; for the start, before anything is read.
    */
@@ -194,6 +195,7 @@ export function createRefresher(deps: Deps): Refresher {
 
   async function settleSpooled(spooled: Spooled): Promise<void> {
     const { entry } = spooled;
+    if (entry.kind === 'import') return resumeImport(deps, spooled);
     try {
       const outcome = await settleRenewal(deps, spooledRow(entry), { patienceMs: 0 });
       deps.log.info('spooled tokens were looked into', { grantId: entry.grantId, reason: outcome });

@@ -97,7 +97,7 @@ export function spoolEntry({ tenantId, grantId, version, access, refresh, issued
     access: toBase64(access),
     refresh: refresh && toBase64(refresh),
   };
-  return { tenantId, grantId, version, content: JSON.stringify(content) };
+  return { kind: 'renewal', tenantId, grantId, version, content: JSON.stringify(content) };
 }
 
 export function spooledRow({ tenantId, grantId, version, content }: SpoolEntry): RenewedRow {

@@ -1,12 +1,10 @@
 import sql from 'sql-template-tag';
-import { InvalidInputError, NotFoundError, ProviderUnavailableError, RefusedByProviderError } from '../errors.js';
+import { InvalidInputError, NotFoundError, RefusedByProviderError } from '../errors.js';
 import { HEALTH_TOPIC } from '../feed/feed.js';
 import type { ProviderAppKind } from '../generated/prisma/enums.js';
 import {
   ZoomClientRejectedError,
-  ZoomError,
   ZoomGrantInvalidError,
-  ZoomRateLimitedError,
   ZoomRequestRefusedError,
   ZoomScopeMissingError,
 } from '../zoom/errors.js';
@@ -14,7 +12,9 @@ import type { TokenSet, ZoomIdentity } from '../zoom/zoom.js';
 import { callAsApp, type AppClient } from './app-secret.js';
 import type { Deps } from './deps.js';
 import { storeGrant } from './grant.js';
+import { closeIncident, openIncident } from './incident.js';
 import { persist } from './persist.js';
+import { asDomainError } from './provider-failure.js';
 import { requireTenant } from './tenant.js';
 
 const STORE_PATIENCE_MS = 20_000;
@@ -24,7 +24,8 @@ const ACCOUNT_ID = /^[\x21-\x7e]{1,200}$/;
 
 /**
  * Installs a server-to-server app: there is no consent screen, so the first token is minted at once and proves the
- * credentials and the account id. Connecting the same account again replaces its token.
+ * credentials and the account id, and is used once, which shows that it works. Connecting the same account again replaces
+ * its token.
  *
  * @returns the installation's id.
  * @throws {RefusedByProviderError} the provider takes the credentials but not the account, or not the credentials.
@@ -48,7 +49,9 @@ export async function connectServerToServer(
     FROM provider_app WHERE id = ${input.appId}::uuid`);
   if (app === undefined) throw new NotFoundError('No such provider app exists.');
   if (app.kind !== 'SERVER_TO_SERVER') {
-    throw new InvalidInputError('Only a server-to-server app connects without consent.', ['input', 'appId']);
+    const begin = app.kind === 'ADMIN_MANAGED' ? 'beginInstallation' : 'beginAuthorization';
+    const hint = `Only a server-to-server app connects without consent; use ${begin}.`;
+    throw new InvalidInputError(hint, ['input', 'appId']);
   }
   const startedAt = performance.now();
   let tokens: TokenSet;
@@ -57,7 +60,8 @@ export async function connectServerToServer(
     tokens = await callAsApp(deps, app, (client) => deps.zoom.mintAccountToken(client, input.providerAccountId));
     identity = await readIdentity(deps, app, tokens);
   } catch (error) {
-    throw translate(error);
+    if (error instanceof ZoomClientRejectedError) await openIncident(deps, app.id);
+    throw asDomainError(error);
   }
   if (identity !== null && identity.accountId !== input.providerAccountId) throw new RefusedByProviderError();
   const ageSeconds = (performance.now() - startedAt) / 1_000;
@@ -74,10 +78,14 @@ export async function connectServerToServer(
     }),
   );
   deps.feed.publish(HEALTH_TOPIC);
+  await closeIncident(deps, app.id);
   return grantId;
 }
 
-/** Who the token speaks for; null where the app has no scope to ask, or the account has no such user. */
+/**
+ * Who the token speaks for; null where the app has no scope to ask, or the account has no such user. Then the first call
+ * that it has a scope for shows that the token is taken.
+ */
 async function readIdentity(deps: Deps, app: AppClient, tokens: TokenSet): Promise<ZoomIdentity | null> {
   try {
     const { environment } = app;
@@ -87,19 +95,19 @@ async function readIdentity(deps: Deps, app: AppClient, tokens: TokenSet): Promi
       error instanceof ZoomScopeMissingError ||
       error instanceof ZoomGrantInvalidError ||
       error instanceof ZoomRequestRefusedError;
-    if (unanswerable) return null;
-    throw error;
+    if (!unanswerable) throw error;
+    await tryToken(deps, app, tokens);
+    return null;
   }
 }
 
-function translate(error: unknown): unknown {
-  if (!(error instanceof ZoomError)) return error;
-  if (error instanceof ZoomClientRejectedError || error instanceof ZoomRequestRefusedError) {
-    return new RefusedByProviderError();
+/** @throws {ZoomError} unless the token was taken, or no call is known that it may make. */
+async function tryToken(deps: Deps, { environment }: AppClient, tokens: TokenSet): Promise<void> {
+  try {
+    const { apiUrl, accessToken, scopes } = tokens;
+    await deps.zoom.readAccount({ environment, apiUrl, accessToken, scopes });
+  } catch (error) {
+    // Zoom looks at the token first: whatever else it finds wrong, the token was taken.
+    if (!(error instanceof ZoomRequestRefusedError || error instanceof ZoomScopeMissingError)) throw error;
   }
-  const limited = error instanceof ZoomRateLimitedError;
-  return new ProviderUnavailableError(
-    limited ? 'RATE_LIMITED' : 'PROVIDER_UNAVAILABLE',
-    (limited ? error.retryAfterSeconds : null) ?? 5,
-  );
 }

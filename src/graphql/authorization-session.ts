@@ -26,7 +26,7 @@ const AuthorizationStatus = builder.enumType('AuthorizationStatus', {
   }),
 });
 
-const AuthorizationFailure = builder.enumType('AuthorizationFailure', {
+export const AuthorizationFailure = builder.enumType('AuthorizationFailure', {
   description: 'Why a trip came to nothing.',
   values: described(AuthorizationFailureValues, {
     DENIED_BY_USER: 'The user did not consent.',

@@ -3,6 +3,7 @@ import {
   AmbiguousGrantError,
   type DomainError,
   GrantNotFoundError,
+  GrantRefusedError,
   InvalidInputError,
   LimitExceededError,
   MissingScopesError,
@@ -14,6 +15,7 @@ import {
   type UnknownScope,
   UnknownScopesError,
 } from '../errors.js';
+import { AuthorizationFailure } from './authorization-session.js';
 import { builder } from './builder.js';
 import { HealthReason } from './health.js';
 import { Grant } from './grant.js';
@@ -161,4 +163,17 @@ builder.objectType(RefusedByProviderError, {
   name: 'RefusedByProviderError',
   description: 'Zoom understood the request and refused it for this app and account.',
   interfaces: [ErrorInterface],
+});
+
+builder.objectType(GrantRefusedError, {
+  name: 'GrantRefusedError',
+  description: 'The tokens work, but whom they speak for may not be connected here.',
+  interfaces: [ErrorInterface],
+  fields: (t) => ({
+    failure: t.field({
+      type: AuthorizationFailure,
+      description: 'Why: what a consent trip would fail with.',
+      resolve: (error) => error.failure,
+    }),
+  }),
 });

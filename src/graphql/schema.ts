@@ -5,6 +5,7 @@ import './tenant.js';
 import './installation.js';
 import './user-connection.js';
 import './authorization-session.js';
+import './grant-import.js';
 import './health-event.js';
 import './credential.js';
 import './viewer.js';

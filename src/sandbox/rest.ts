@@ -3,6 +3,7 @@ import type { FaultRoute } from './faults.js';
 import { readAccessToken } from './grants.js';
 import { json, matchPath, type Reply, type SandboxRequest } from './http.js';
 import type { Token } from './model.js';
+import { readAccountSettings } from './rest-accounts.js';
 import { readUser } from './rest-users.js';
 import type { World } from './world.js';
 
@@ -33,6 +34,15 @@ const ENDPOINTS: RestEndpoint[] = [
     classicScopes: ['user:read', 'user:read:admin'],
     label: 'Light',
     handler: readUser,
+  },
+  {
+    method: 'GET',
+    path: '/accounts/{accountId}/settings',
+    route: 'accounts',
+    scopes: ['account:read:settings:admin'],
+    classicScopes: ['account:read:admin'],
+    label: 'Light',
+    handler: readAccountSettings,
   },
 ];
 

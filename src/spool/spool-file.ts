@@ -1,8 +1,10 @@
 /** One thing that must not be lost. The ids say what it is about. */
 export interface SpoolEntry {
+  kind: 'renewal' | 'import';
   tenantId: string;
+  /** Of an import, which has no grant yet: an id of its own. */
   grantId: string;
-  /** Version of the credential that the entry's tokens follow. */
+  /** Version of the credential that the entry's tokens follow; 0 for an import. */
   version: number;
   /** Whatever the owner makes of it. */
   content: string;

@@ -20,14 +20,15 @@ export function currentUserRequest(
   endpoints: Endpoints,
   request: { environment: ZoomEnvironment; apiUrl: string; accessToken: Secret },
 ): HttpRequest {
-  const accessToken = request.accessToken.reveal();
+  const url = endpoints.api(request.environment, request.apiUrl, '/users/me');
+  return { method: 'GET', url, headers: bearerHeaders(request.accessToken), body: null };
+}
+
+/** @throws {ZoomAccessTokenRejectedError} the token cannot stand in a header. */
+export function bearerHeaders(token: Secret): { authorization: string } {
+  const accessToken = token.reveal();
   if (!isVisibleAscii(accessToken)) throw new ZoomAccessTokenRejectedError();
-  return {
-    method: 'GET',
-    url: endpoints.api(request.environment, request.apiUrl, '/users/me'),
-    headers: { authorization: `Bearer ${accessToken}` },
-    body: null,
-  };
+  return { authorization: `Bearer ${accessToken}` };
 }
 
 /** `id` and `account_id` are required. Of the rest, what is not a non-empty string is taken as not told. */
@@ -46,7 +47,7 @@ export function processCurrentUserResponse(answer: HttpAnswer): ZoomIdentity {
 }
 
 /** Zoom reuses 4711, which its token endpoint means otherwise, for a missing scope. It has come with 400 and with 403. */
-function apiFailure(answer: HttpAnswer): ZoomError {
+export function apiFailure(answer: HttpAnswer): ZoomError {
   const common = commonFailure(answer);
   if (common !== null) return common;
   const number = errorNumber(membersOrNone(answer.body));

@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.js';
 import type { Secret } from '../secret.js';
+import { accountReadRequest, processAccountReadResponse } from './account-read.js';
 import { currentUserRequest, processCurrentUserResponse } from './api.js';
 import { createEndpoints, type ZoomHosts } from './hosts.js';
 import { createHttp } from './http.js';
@@ -66,7 +67,7 @@ export interface AuthorizationRequest {
 }
 
 /**
- * Zoom's OAuth endpoints and the one REST call that tells who a token belongs to.
+ * Zoom's OAuth endpoints and the REST calls that tell who a token belongs to and whether it works.
  *
  * Each method makes at most one HTTP request, follows no redirect, and ends within the configured deadline. Nothing is
  * retried here: what may be tried again is decided by whoever knows what a second attempt costs. Failures are the
@@ -96,6 +97,20 @@ export interface Zoom {
    * @throws {ZoomGrantInvalidError} the user is no longer in the account (404 with code 1001).
    */
   currentUser(request: { environment: ZoomEnvironment; apiUrl: string; accessToken: Secret }): Promise<ZoomIdentity>;
+  /**
+   * Makes the first harmless call that an account's token may make, to see that it is taken.
+   *
+   * @param request `scopes` of the token.
+   * @returns false, without a request, where they allow none that is known here.
+   * @throws {ZoomAccessTokenRejectedError} 401.
+   * @throws {ZoomRequestRefusedError} the token was taken, and the call is not possible in this account.
+   */
+  readAccount(request: {
+    environment: ZoomEnvironment;
+    apiUrl: string;
+    accessToken: Secret;
+    scopes: readonly string[];
+  }): Promise<boolean>;
 }
 
 /**
@@ -135,6 +150,11 @@ export function createZoom({
       ),
     revoke: async (client, token) => processRevokeResponse(await http.send(revokeRequest(endpoints, client, token))),
     currentUser: async (request) => processCurrentUserResponse(await http.send(currentUserRequest(endpoints, request))),
+    readAccount: async (request) => {
+      const call = accountReadRequest(endpoints, request);
+      if (call !== null) processAccountReadResponse(await http.send(call));
+      return call !== null;
+    },
     close: () => http.close(),
   };
 }

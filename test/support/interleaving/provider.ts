@@ -171,6 +171,7 @@ export function createProvider({ steps, time, clientId, mode, fates, onPresent }
       authorizationUrl: outOfModel,
       exchangeCode: outOfModel,
       mintAccountToken: outOfModel,
+      readAccount: outOfModel,
     }),
     consent: () => {
       recordConsent(world, app, user, SCOPES);
