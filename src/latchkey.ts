@@ -186,7 +186,7 @@ async function start(
   const { adminKey, ...adminKeyOrigin } = await readDevelopmentAdminKey(config);
   const development = !config.production;
   const app = createApp({
-    deps: { ...deps, refresher, healthEvents, candidates: createCandidateReader(db) },
+    deps: { ...deps, refresher, healthEvents, candidates: createCandidateReader(db), renewals: new Map() },
     authenticate: createAuthenticate({ adminKey, ownOrigin: development ? publicUrl : null }),
     development,
     api: config.role !== 'worker',

@@ -144,7 +144,7 @@ function createDeps(actor: Actor, { vault, disk }: Machine, surroundings: Surrou
     log: quiet.log,
     settings: SETTINGS,
   };
-  return { ...deps, refresher: createRefresher(deps), candidates: createCandidateReader(deps.db) };
+  return { ...deps, refresher: createRefresher(deps), candidates: createCandidateReader(deps.db), renewals: new Map() };
 }
 
 /** What a process runs on; another may take it over when it has died. */
