@@ -6,6 +6,7 @@ import { startTestServer } from './support/server.js';
 import { connect, createTenant, credential, registerApp, type RegisteredApp } from './support/story.js';
 import { openSse } from './support/streams.js';
 import { until } from './support/until.js';
+import { deliver, nowSeconds as now, signatureOf } from './support/webhook.js';
 import { newZoomUser } from './support/zoom-user.js';
 
 const server = await startTestServer({ LATCHKEY_ROOT_KEY: SHARED_ROOT_KEY });
@@ -44,8 +45,6 @@ const events = async (tenantId: string): Promise<string[]> => {
   return healthEvents.edges.map(({ node }: { node: { reason: string } }) => node.reason);
 };
 
-const now = () => Math.floor(Date.now() / 1_000);
-
 function deauthorization(
   { app, zoomUserId }: Connected,
   payload: Record<string, unknown> = {},
@@ -63,33 +62,6 @@ function deauthorization(
       ...payload,
     },
   };
-}
-
-const signatureOf = (secret: string, timestamp: number | string, body: string | Uint8Array) =>
-  `v0=${createHmac('sha256', secret).update(`v0:${timestamp}:`).update(body).digest('hex')}`;
-
-/** Delivers a signed body. `signed` overrides what the signature is over, `headers` what is sent. */
-async function deliver(
-  url: string,
-  body: unknown,
-  {
-    secret,
-    timestamp = now(),
-    headers = {},
-  }: { secret: string; timestamp?: number | string; headers?: Record<string, string | undefined> },
-): Promise<Response> {
-  const text = typeof body === 'string' ? body : JSON.stringify(body);
-  const all = {
-    'content-type': 'application/json; charset=utf-8',
-    'x-zm-request-timestamp': String(timestamp),
-    'x-zm-signature': signatureOf(secret, timestamp, text),
-    ...headers,
-  };
-  const sent = Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined)) as Record<
-    string,
-    string
-  >;
-  return fetch(url, { method: 'POST', headers: sent, body: text });
 }
 
 const stored = async (app: RegisteredApp) =>
@@ -236,6 +208,17 @@ test('what Zoom did not sign, byte for byte and lately, is answered 401 and chan
   expect(await health(it.tenantId)).toEqual(DEAUTHORIZED);
 });
 
+test('how far off a timestamp may be is a setting', async () => {
+  const it = await connected();
+  const strict = await startSecondServer(server.db, { LATCHKEY_WEBHOOK_TOLERANCE_SECONDS: '30' });
+  const url = `${strict.url}${new URL(it.app.webhookUrl).pathname}`;
+  const secret = it.app.atZoom.webhookSecret;
+  const statuses = [];
+  for (const seconds of [-40, 40, -20, 20])
+    statuses.push((await deliver(url, { event: 'x', payload: {} }, { secret, timestamp: now() + seconds })).status);
+  expect(statuses).toEqual([401, 401, 200, 200]);
+});
+
 test('odd white space and characters do no harm to what is signed over the very bytes', async () => {
   const it = await connected();
   const body = `\n{  "payload" : ${JSON.stringify({ ...deauthorization(it).payload, note: 'Köln 🎉' })} ,\t"event":"app_deauthorized" }\n`;
@@ -351,6 +334,22 @@ test('a validation is answered to nobody but who signed it, and never with what 
     expect(await refused.text()).not.toMatch(/[0-9a-f]{64}/);
   }
   expect([await validatedAt(), await stored(it.app), await health(it.tenantId)]).toEqual([null, 0, HEALTHY]);
+});
+
+test('the answer to a validation cannot be had to forge an event with', async () => {
+  const it = await connected();
+  const forged = JSON.stringify(deauthorization(it));
+  const timestamp = now();
+  const oracle = { event: 'endpoint.url_validation', payload: { plainToken: `v0:${timestamp}:${forged}` } };
+  for (const headers of [{ 'x-zm-signature': undefined }, {}]) {
+    const answer = await (await deliver(it.app.webhookUrl, oracle, { secret: 'unknown', headers })).text();
+    const learned = /[0-9a-f]{64}/.exec(answer)?.[0];
+    expect(learned).toBeUndefined();
+    const signature = `v0=${learned ?? 'f'.repeat(64)}`;
+    const attack = { secret: 'unknown', timestamp, headers: { 'x-zm-signature': signature } };
+    expect((await deliver(it.app.webhookUrl, forged, attack)).status).toBe(401);
+  }
+  expect([await stored(it.app), await health(it.tenantId)]).toEqual([0, HEALTHY]);
 });
 
 // -------------------------------------------------------------------------------------------- what is not for us to act on
