@@ -21,7 +21,8 @@ export const Installation = builder.prismaNode('Grant', {
     installedBy: t.field({
       type: ProviderUser,
       nullable: true,
-      description: 'Who authorized it at the provider; null where the provider did not tell.',
+      description:
+        'Who authorized it at the provider; null where the provider did not tell, and once the app was removed there.',
       select: providerUserColumns,
       resolve: (grant) => providerUserOf(grant),
     }),

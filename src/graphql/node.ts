@@ -7,6 +7,7 @@ const ROW_TYPES: ReadonlySet<string> = new Set([
   'Installation',
   'UserConnection',
   'HealthEvent',
+  'DeauthorizationReceipt',
   'AuthorizationSession',
 ]);
 

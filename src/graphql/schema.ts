@@ -6,6 +6,7 @@ import './installation.js';
 import './user-connection.js';
 import './authorization-session.js';
 import './health-event.js';
+import './deauthorization-receipt.js';
 import './credential.js';
 import './viewer.js';
 import { builder } from './builder.js';

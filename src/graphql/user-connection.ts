@@ -22,7 +22,8 @@ export const UserConnection = builder.prismaNode('Grant', {
     providerUser: t.field({
       type: ProviderUser,
       nullable: true,
-      description: 'Who authorized it at the provider; null where the provider did not tell.',
+      description:
+        'Who authorized it at the provider; null where the provider did not tell, and once the app was removed there.',
       select: providerUserColumns,
       resolve: (grant) => providerUserOf(grant),
     }),
