@@ -124,9 +124,8 @@ export async function storeGrant(
     ON CONFLICT (tenant_id, app_id, subject) DO UPDATE SET
       provider_account_id = excluded.provider_account_id, provider_user_id = excluded.provider_user_id,
       provider_user_email = excluded.provider_user_email, provider_user_name = excluded.provider_user_name,
-      provider_user_email_at = NULL, provider_user_name_at = NULL,
-      granted_scopes = excluded.granted_scopes, missing_scopes = excluded.missing_scopes,
-      authorized_at = excluded.authorized_at
+      provider_user_email_at = NULL, provider_user_name_at = NULL, authorized_at = excluded.authorized_at,
+      granted_scopes = excluded.granted_scopes, missing_scopes = excluded.missing_scopes
     RETURNING id`);
   if (stored === undefined) throw new Error('The grant was not stored.');
   const grant = { id: stored.id, tenantId: input.tenantId };
@@ -240,7 +239,8 @@ export async function surrenderTokens(
     deps.vault.open(tx, credentialPlace(grant, column, version), sealed);
   const accessToken = await open('sealed_access_token', sealedAccessToken);
   const refreshToken = sealedRefreshToken === null ? null : await open('sealed_refresh_token', sealedRefreshToken);
-  await queueRevocation(deps, tx, { tenantId: grant.tenantId, appId }, { accessToken, refreshToken, expiresAt });
+  const owner = { tenantId: grant.tenantId, appId, grantId: grant.id };
+  await queueRevocation(deps, tx, owner, { accessToken, refreshToken, expiresAt });
 }
 
 /**

@@ -17,7 +17,7 @@ import { recordTransitions } from './health-event.js';
 import { persist } from './persist.js';
 import { asTable, RENEW, renewedRow, type Renewal, type RenewedRow } from './renewal.js';
 import { revokePending } from './revocation.js';
-import { queueRevocation } from './revocation-queue.js';
+import { queueRevocation, reopenReceipt } from './revocation-queue.js';
 import { missingScopes } from './scope.js';
 
 /**
@@ -142,7 +142,8 @@ async function storeUnderFence(
   // Disconnected while the provider was renewing: what it handed out must not outlive the grant.
   if (grant.health.status === 'REVOKED') {
     const expiresAt = new Date(row.issuedAt.getTime() + row.lifeSeconds * 1_000);
-    await queueRevocation(deps, tx, { tenantId, appId: holder.appId }, { ...tokens, expiresAt });
+    await queueRevocation(deps, tx, { tenantId, appId: holder.appId, grantId: grant.id }, { ...tokens, expiresAt });
+    await reopenReceipt(tx, grant.id);
     return 'ended';
   }
   if (holder.version !== row.version) return 'dropped';

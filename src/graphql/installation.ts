@@ -1,5 +1,5 @@
 import { connectServerToServer } from '../domain/server-to-server.js';
-import { revokeGrant } from '../domain/revocation.js';
+import { revokeGrant } from '../domain/revocation-request.js';
 import { InvalidInputError, NotFoundError, ProviderUnavailableError, RefusedByProviderError } from '../errors.js';
 import { builder } from './builder.js';
 import type { Context } from './context.js';

@@ -8,6 +8,7 @@ const ROW_TYPES: ReadonlySet<string> = new Set([
   'UserConnection',
   'HealthEvent',
   'DeauthorizationReceipt',
+  'Revocation',
   'AuthorizationSession',
 ]);
 

@@ -1,4 +1,4 @@
-import { revokeGrant } from '../domain/revocation.js';
+import { revokeGrant } from '../domain/revocation-request.js';
 import { NotFoundError } from '../errors.js';
 import { builder } from './builder.js';
 import { TOTAL_COUNT, totalCountOf } from './connection.js';
