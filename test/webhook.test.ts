@@ -71,7 +71,7 @@ const stored = async (app: RegisteredApp) =>
     )
   ).length;
 
-test('when a user removes the app at Zoom, the connection ends, subscribers are told, and its credential says why', async () => {
+test('when a user removes the app at Zoom, the connection ends, subscribers are told within a second, and its credential says why', async () => {
   const it = await connected();
   const stream = await openSse(
     server.url,
@@ -82,7 +82,9 @@ test('when a user removes the app at Zoom, the connection ends, subscribers are 
   );
   expect((await stream.next())?.data.healthChanged.reason).toBe('CONNECTED');
   const told = stream.next();
+  const removedAt = performance.now();
   const { deliveryId } = server.sandbox.control.removeGrant({ clientId: it.app.clientId, userId: it.zoomUserId });
+  const heardAt = told.then(() => performance.now());
   const entry = await server.sandbox.control.waitFor(
     (each) => each.deliveryId === deliveryId && each.outcome !== 'sending',
   );
@@ -92,6 +94,7 @@ test('when a user removes the app at Zoom, the connection ends, subscribers are 
     current: 'REVOKED',
     reason: 'DEAUTHORIZED_AT_PROVIDER',
   });
+  expect((await heardAt) - removedAt).toBeLessThan(1_000);
   await stream.close();
   expect(await credential(server, { tenantId: it.tenantId, credentialFor: 'USER', userId: 'u' })).toMatchObject({
     __typename: 'ReauthorizationRequiredError',
