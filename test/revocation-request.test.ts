@@ -7,8 +7,10 @@ import {
   connectUser,
   disconnect,
   events,
+  expire,
   health,
   read,
+  spoilRefresh,
   stored,
 } from './support/connections.js';
 import { SHARED_ROOT_KEY, startSecondServer } from './support/second-server.js';
@@ -142,12 +144,16 @@ test('a request that names nothing, or what does not exist, ends nothing', async
 test('a request whose process dies right after it is stored is carried on by another', async () => {
   const connections = [await connectUser(server), await connectUser(server)];
   const [app] = connections.map(({ app: each }) => each);
-  let dead = false;
+  const requests = async () => (await server.db.query(sql`SELECT id FROM revocation`)).length;
+  const before = await requests();
+  // The request is stored, and the process does no more.
   const dying = await startSecondServer({
     ...server.db,
-    transaction: (run) => (dead ? Promise.reject(new Error('killed')) : server.db.transaction(run)),
+    transaction: async (run) => {
+      if ((await requests()) > before) throw new Error('killed');
+      return server.db.transaction(run);
+    },
   });
-  dead = true;
   const response = await fetch(`${dying.url}/graphql`, {
     method: 'POST',
     headers: { 'content-type': 'application/json', authorization: `Bearer ${TEST_ADMIN_KEY}` },
@@ -194,4 +200,22 @@ test('a connection that another one replaced has nothing left for Zoom to confir
   await connectUser(server, { app: older.app, zoomUserId: older.zoomUserId });
   await disconnect(server, older);
   expect(await revocationOf(older)).toMatchObject({ total: 1, confirmed: 1, pending: 0 });
+});
+
+test('a revocation waits for the token, too, that a refresh brings after the end', async () => {
+  const connection = await connectUser(server);
+  await expire(server, connection);
+  spoilRefresh(server, connection, { kind: 'hang', when: 'after', ms: 2_000 });
+  const reading = read(server, connection);
+  await until(() => calls(server, connection).some(({ outcome }) => outcome === 'rotated'));
+  await disconnect(server, connection);
+  // The former token is confirmed before the refresh is answered.
+  await until(async () => (await revocationOf(connection)).confirmed === 1);
+  control.addFault({ route: 'revoke', clientId: connection.app.clientId, fault: { kind: 'status', status: 503 } });
+  await reading;
+  await until(async () => (await revocationOf(connection)).pending === 1);
+  await until(async () => {
+    await retryNow();
+    return (await revocationOf(connection)).confirmed === 1;
+  });
 });

@@ -406,6 +406,40 @@ test('times that no database holds do not make a delivery fail', async () => {
   }
 });
 
+test('every refused or repeated delivery has its status and one log line that holds nothing of it', async () => {
+  const it = await connected();
+  const { webhookUrl, atZoom } = it.app;
+  const secret = atZoom.webhookSecret;
+  const body = {
+    event: 'user.updated',
+    event_ts: Date.now(),
+    payload: { account_id: accountId, object: { id: 'm4rk' } },
+  };
+  const validation = { event: 'endpoint.url_validation', payload: { plainToken: 'm4rk:' } };
+  const attempts: [string, number, string, unknown, Parameters<typeof deliver>[2]][] = [
+    ['unknown-app', 404, `${server.url}/webhooks/zoom/m4rk`, body, { secret }],
+    ['bad-signature', 401, webhookUrl, body, { secret: 'm4rk' }],
+    ['bad-signature', 401, webhookUrl, 'm4rk', { secret: 'm4rk' }],
+    ['stale-timestamp', 401, webhookUrl, body, { secret, timestamp: now() - 302 }],
+    ['stale-timestamp', 401, webhookUrl, body, { secret, timestamp: now() + 303 }],
+    ['malformed-validation', 400, webhookUrl, validation, { secret }],
+    ['too-large', 413, webhookUrl, 'm4rk'.repeat(300_000), { secret }],
+    ['malformed', 200, webhookUrl, 'm4rk', { secret }],
+    ['"count":0', 200, webhookUrl, body, { secret }],
+    ['delivered before', 200, webhookUrl, body, { secret, timestamp: now() - 1 }],
+  ];
+  for (const [reason, status, url, sent, options] of attempts) {
+    const before = server.logs.length;
+    expect([reason, (await deliver(url, sent, options)).status]).toEqual([reason, status]);
+    const lines = server.logs.slice(before).filter((line) => line.includes('webhook'));
+    expect([reason, lines.length]).toEqual([reason, 1]);
+    expect(lines[0]).toContain(reason);
+    expect(lines[0]).not.toContain('m4rk');
+  }
+  expect(await health(it.tenantId)).toEqual(HEALTHY);
+  expect(await stored(it.app)).toBe(1);
+});
+
 // ----------------------------------------------------------------------------------------------------------------- order
 
 test('a deauthorization from before a reconnect arrives late and does not end the new connection', async () => {

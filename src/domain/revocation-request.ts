@@ -13,6 +13,8 @@ import { revokePending } from './revocation.js';
 
 /** Grants that are ended in one transaction. */
 const BATCH = 100;
+/** Grants that one statement finds out to be covered. */
+const COVERED_AT_ONCE = 20_000;
 /** How long a request ends grants itself; what is left then is done by the scheduler. */
 const AT_ONCE_MS = 5_000;
 
@@ -136,16 +138,8 @@ export interface RevocationScope {
  * @throws {NotFoundError} there is no such app or tenant.
  */
 export async function revokeGrants(deps: Deps, scope: RevocationScope): Promise<string> {
-  const conditions = await conditionsOf(deps, scope);
-  const id = randomUUID();
-  await deps.db.query(sql`
-    WITH covered AS (
-      SELECT id FROM provider_grant WHERE health_status <> 'REVOKED' AND ${join(conditions, ' AND ')}
-    ), request AS (
-      INSERT INTO revocation (id, total) SELECT ${id}::uuid, count(*) FROM covered RETURNING id
-    )
-    INSERT INTO revocation_receipt (id, revocation_id, grant_id)
-    SELECT gen_random_uuid(), request.id, covered.id FROM covered, request`);
+  const conditions = join(await conditionsOf(deps, scope), ' AND ');
+  const id = await deps.db.transaction((tx) => settleCovered(tx, conditions));
   deps.log.warn('a revocation of many grants was requested', { operation: 'revokeGrants' });
   const deadline = performance.now() + AT_ONCE_MS;
   try {
@@ -154,6 +148,31 @@ export async function revokeGrants(deps: Deps, scope: RevocationScope): Promise<
     // The request is stored: the scheduler goes on with it.
     deps.log.error('a revocation is not done yet', { operation: 'revokeGrants' }, error);
   }
+  return id;
+}
+
+/** Stores which grants a revocation covers, in statements that each stay far below the time limit. */
+async function settleCovered(tx: Sql, conditions: SqlStatement): Promise<string> {
+  const id = randomUUID();
+  await tx.query(sql`INSERT INTO revocation (id, total) VALUES (${id}::uuid, 0)`);
+  let total = 0;
+  let last: string | null = null;
+  for (let count = COVERED_AT_ONCE; count === COVERED_AT_ONCE;) {
+    const [page]: { count: number; last: string | null }[] = await tx.query(sql`
+      WITH covered AS (
+        SELECT id FROM provider_grant
+        WHERE (${last}::uuid IS NULL OR id > ${last}::uuid) AND health_status <> 'REVOKED' AND ${conditions}
+        ORDER BY id LIMIT ${COVERED_AT_ONCE}
+      ), receipts AS (
+        INSERT INTO revocation_receipt (id, revocation_id, grant_id)
+        SELECT gen_random_uuid(), ${id}::uuid, id FROM covered
+      )
+      SELECT count(*) AS count, (SELECT id FROM covered ORDER BY id DESC LIMIT 1) AS last FROM covered`);
+    count = page?.count ?? 0;
+    total += count;
+    last = page?.last ?? null;
+  }
+  await tx.query(sql`UPDATE revocation SET total = ${total} WHERE id = ${id}::uuid`);
   return id;
 }
 
