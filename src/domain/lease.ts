@@ -149,8 +149,17 @@ export function takeDueLeases(deps: Pick<Deps, 'db' | 'settings'>, room: Room): 
   });
 }
 
-/** Time that an idle app has to its credit, in seconds: a tenth, or the time that one refresh takes at its pace. */
-const creditSeconds = ({ refreshesPerSecond }: DomainSettings) => Math.max(0.1, 1 / refreshesPerSecond);
+/** Seconds that a busy app may be behind its pace and still catch up, and that one which was idle for longer has. */
+const CATCH_UP_SECONDS = 0.1;
+const IDLE_AFTER_SECONDS = 0.5;
+const IDLE_CREDIT_SECONDS = 0.02;
+
+/** From when on the pace of `p` counts; in any case so that one refresh may start. */
+function pacedFrom({ refreshesPerSecond }: DomainSettings): SqlStatement {
+  const ago = (seconds: number) => sql`now() - make_interval(secs => ${Math.max(seconds, 1 / refreshesPerSecond)})`;
+  return sql`CASE WHEN p.paced_until < now() - make_interval(secs => ${IDLE_AFTER_SECONDS})
+    THEN ${ago(IDLE_CREDIT_SECONDS)} ELSE greatest(p.paced_until, ${ago(CATCH_UP_SECONDS)}) END`;
+}
 
 interface Quota {
   appId: string;
@@ -165,7 +174,7 @@ async function takeTurns(tx: Sql, settings: DomainSettings, room: Room): Promise
   const quotas = await tx.query<Quota>(sql`
     SELECT p.app_id AS "appId", CASE WHEN a.incident_reason IS NOT NULL THEN 1
       ELSE least(${room.limit}, floor(1e-6 + ${settings.refreshesPerSecond}::float8 * extract(epoch FROM
-        now() - greatest(p.paced_until, now() - make_interval(secs => ${creditSeconds(settings)})))))::int END AS quota
+        now() - (${pacedFrom(settings)}))))::int END AS quota
     FROM refresh_pace p JOIN provider_app a ON a.id = p.app_id
     WHERE p.paced_until < now() AND p.app_id <> ALL(${room.pausedApps}::uuid[])
       AND (a.incident_reason IS NULL OR a.incident_retry_at <= now())
@@ -244,8 +253,7 @@ async function keepPace(tx: Sql, settings: DomainSettings, leases: readonly Leas
   for (const { app } of leases) started.set(app.id, (started.get(app.id) ?? 0) + 1);
   await tx.query(sql`
     UPDATE refresh_pace p
-    SET paced_until = greatest(p.paced_until, now() - make_interval(secs => ${creditSeconds(settings)}))
-      + make_interval(secs => app.started / ${settings.refreshesPerSecond}::float8)
+    SET paced_until = (${pacedFrom(settings)}) + make_interval(secs => app.started / ${settings.refreshesPerSecond}::float8)
     FROM unnest(${[...started.keys()]}::uuid[], ${[...started.values()]}::int[]) AS app(id, started)
     WHERE p.app_id = app.id`);
 }
