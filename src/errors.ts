@@ -112,9 +112,20 @@ export class ProviderUnavailableError extends DomainError {
   }
 }
 
-/** The provider understood the request and refused it: wrong account id, app not activated. */
+/** The provider understood the request and refused it: wrong account id, app not activated, recording switched off. */
 export class RefusedByProviderError extends DomainError {
-  constructor() {
+  /** The provider's own number for it, as text. */
+  readonly providerCode: string | null;
+
+  constructor(providerCode: string | null = null) {
     super('Zoom refused the request for this app and account.');
+    this.providerCode = providerCode;
+  }
+}
+
+/** No grant that the caller may use reaches such a meeting, or the provider has none of this number. */
+export class MeetingNotFoundError extends DomainError {
+  constructor() {
+    super('No such meeting is known.');
   }
 }

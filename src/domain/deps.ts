@@ -30,6 +30,8 @@ export interface DomainSettings {
   refreshesPerSecond: number;
   /** How often the provider is asked whether a grant still holds; null: never by itself. */
   probeIntervalSeconds: number | null;
+  /** How often the meetings of a connected host are listed at the provider; null: never. */
+  meetingListIntervalSeconds: number | null;
   /** Failed refreshes in a row that turn a healthy grant to DEGRADED. */
   failuresBeforeDegraded: number;
 }

@@ -7,6 +7,7 @@ import './user-connection.js';
 import './authorization-session.js';
 import './health-event.js';
 import './credential.js';
+import './meeting.js';
 import './viewer.js';
 import { builder } from './builder.js';
 

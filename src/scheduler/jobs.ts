@@ -1,12 +1,10 @@
-import type { Deps } from '../domain/deps.js';
+import type { CredentialDeps } from '../domain/credential.js';
+import { purgeMeetings, reconcileMeetings } from '../domain/meeting-reconciliation.js';
 import { probeDue } from '../domain/probe.js';
-import type { Refresher } from '../domain/refresh.js';
 import { watchLag } from '../domain/refresh-lag.js';
 import { purgeExpired } from '../domain/retention.js';
 import { revokePending } from '../domain/revocation.js';
 import type { Job } from './scheduler.js';
-
-type JobDeps = Deps & { refresher: Refresher };
 
 /** A job that has nothing to do right after it was done. */
 const every = (intervalMs: number, name: string, run: () => Promise<void>): Job => ({
@@ -25,7 +23,7 @@ const every = (intervalMs: number, name: string, run: () => Promise<void>): Job 
  * own disk.
  */
 export function createJobs(
-  deps: JobDeps,
+  deps: CredentialDeps,
   { schedules, concurrency }: { schedules: boolean; concurrency: number },
 ): Job[] {
   const replaySpool = every(60_000, 'replay-spool', () => deps.refresher.replay());
@@ -34,6 +32,8 @@ export function createJobs(
     replaySpool,
     { name: 'refresh-due', intervalMs: 1_000, run: () => deps.refresher.refreshDue(concurrency) },
     { name: 'probe-due', intervalMs: 1_000, run: () => probeDue(deps) },
+    { name: 'reconcile-meetings', intervalMs: 1_000, run: () => reconcileMeetings(deps) },
+    every(600_000, 'purge-meetings', () => purgeMeetings(deps)),
     every(30_000, 'watch-lag', () => watchLag(deps)),
     every(1_000, 'revoke-pending', () => revokePending(deps)),
     every(600_000, 'purge-expired', () => purgeExpired(deps)),

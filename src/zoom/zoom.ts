@@ -3,6 +3,7 @@ import type { Secret } from '../secret.js';
 import { currentUserRequest, processCurrentUserResponse } from './api.js';
 import { createEndpoints, type ZoomHosts } from './hosts.js';
 import { createHttp } from './http.js';
+import { createZoomMeetings, type ZoomMeetings } from './meetings.js';
 import {
   accountTokenRequest,
   authorizationUrl,
@@ -54,6 +55,8 @@ export interface ZoomIdentity {
   accountId: string;
   email: string | null;
   displayName: string | null;
+  /** Digits of the personal meeting room's number. */
+  personalMeetingId: string | null;
 }
 
 export interface AuthorizationRequest {
@@ -66,7 +69,7 @@ export interface AuthorizationRequest {
 }
 
 /**
- * Zoom's OAuth endpoints and the one REST call that tells who a token belongs to.
+ * Zoom's OAuth endpoints, the REST call that tells who a token belongs to, and those about meetings.
  *
  * Each method makes at most one HTTP request, follows no redirect, and ends within the configured deadline. Nothing is
  * retried here: what may be tried again is decided by whoever knows what a second attempt costs. Failures are the
@@ -96,6 +99,8 @@ export interface Zoom {
    * @throws {ZoomGrantInvalidError} the user is no longer in the account (404 with code 1001).
    */
   currentUser(request: { environment: ZoomEnvironment; apiUrl: string; accessToken: Secret }): Promise<ZoomIdentity>;
+  /** The REST calls about meetings, their hosts, and the tokens to join them with. */
+  meetings: ZoomMeetings;
 }
 
 /**
@@ -135,6 +140,7 @@ export function createZoom({
       ),
     revoke: async (client, token) => processRevokeResponse(await http.send(revokeRequest(endpoints, client, token))),
     currentUser: async (request) => processCurrentUserResponse(await http.send(currentUserRequest(endpoints, request))),
+    meetings: createZoomMeetings({ endpoints, http }),
     close: () => http.close(),
   };
 }

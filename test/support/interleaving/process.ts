@@ -28,6 +28,7 @@ export const SETTINGS: DomainSettings = {
   refreshesPerTenant: 10,
   refreshesPerSecond: 1_000,
   probeIntervalSeconds: null,
+  meetingListIntervalSeconds: null,
   failuresBeforeDegraded: 3,
 };
 
