@@ -1,4 +1,4 @@
-import { MissingScopesError, ProviderUnavailableError, RefusedByProviderError, type DomainError } from '../errors.js';
+import { MissingScopesError, ProviderUnavailableError, RefusedByProviderError } from '../errors.js';
 import type { GrantKind, ProviderEnvironment } from '../generated/prisma/enums.js';
 import {
   ZoomAccessTokenRejectedError,

@@ -40,7 +40,7 @@ export function normalMeetingId(text: string): string | null {
 }
 
 /** Columns of `g` (grant), `a` (its app) and `t` (its tenant). */
-const GRANT_COLUMNS = sql`g.id AS "grantId", g.tenant_id AS "tenantId", t.external_id AS "externalTenantId",
+export const GRANT_COLUMNS = sql`g.id AS "grantId", g.tenant_id AS "tenantId", t.external_id AS "externalTenantId",
   g.external_user_id AS "externalUserId", g.kind, a.environment, g.provider_account_id AS "providerAccountId",
   g.granted_scopes AS scopes, g.health_status AS "healthStatus", g.health_reason AS "healthReason"`;
 
@@ -86,7 +86,8 @@ function fromDirectory(deps: CredentialDeps, query: MeetingQuery, meetingId: str
     ORDER BY g.health_since DESC, g.id, m.as_of DESC`);
 }
 
-function ranked(grants: readonly HostGrant[], calls: readonly MeetingCall[]): HostGrant[] {
+/** The grant that can best make one of `calls` first. */
+export function ranked(grants: readonly HostGrant[], calls: readonly MeetingCall[]): HostGrant[] {
   const score = (grant: HostGrant) => {
     const reach = reachOf(grant);
     const isAble = calls.some((call) => allows(grant.scopes, call, reach));

@@ -8,6 +8,7 @@ import './authorization-session.js';
 import './health-event.js';
 import './credential.js';
 import './meeting.js';
+import './provider-token.js';
 import './viewer.js';
 import { builder } from './builder.js';
 
