@@ -187,7 +187,7 @@ test('a field that holds a token, secret, code or key is a Secret, which nothing
 
 test('a Secret is answered in few places', () => {
   const secrets = fields().filter(({ field }) => getNamedType(field.type).name === 'Secret');
-  expect(secrets.map(({ place }) => place)).toEqual(['Credential.accessToken', 'ProviderToken.token']);
+  expect(secrets.map(({ place }) => place)).toEqual(['Credential.accessToken', 'ProviderToken.token', 'SignedUrl.url']);
 });
 
 test('everything with an id of its own can be fetched again by it', () => {

@@ -28,7 +28,7 @@ export interface HostGrant extends CallingGrant, HealthColumns {
 /** Grants that are asked at the provider for a meeting that the directory does not have. */
 const MAX_ASKED = 4;
 /** What a caller who wants a meeting's host may be after. */
-const HOST_CALLS = ['localRecordingToken', 'userToken', 'ownZakToken', 'readMeeting'] as const;
+export const HOST_CALLS = ['localRecordingToken', 'userToken', 'ownZakToken', 'readMeeting'] as const;
 
 export const reachOf = ({ kind }: Pick<HostGrant, 'kind'>): 'own' | 'account' =>
   kind === 'INSTALLATION' ? 'account' : 'own';

@@ -28,6 +28,8 @@ export interface ProviderToken {
 
 /** Grants that are tried one after the other where one cannot serve. */
 const MAX_TRIED = 3;
+/** Either mints the access key of a user. */
+const ZAK_CALLS = ['ownZakToken', 'userToken'] as const;
 
 /**
  * The token that lets a bot record a meeting locally, minted with the credential of its host or of the host's account.
@@ -82,8 +84,12 @@ export interface UserQuery {
  * @throws {GrantNotFoundError} the user has no connection.
  * @throws {DomainError} else as `callWithGrant`.
  */
-export const zakToken = (deps: CredentialDeps, query: UserQuery): Promise<ProviderToken> =>
-  tokenForUser(deps, query, ['ownZakToken', 'userToken'], (grant) => {
+export const zakToken = async (deps: CredentialDeps, query: UserQuery): Promise<ProviderToken> =>
+  zakTokenWith(deps, await findUserGrants(deps, query, ZAK_CALLS));
+
+/** As `zakToken`, with the first of `grants` that serves. */
+export const zakTokenWith = (deps: CredentialDeps, grants: readonly HostGrant[]): Promise<ProviderToken> =>
+  tokenForUser(deps, grants, ZAK_CALLS, (grant) => {
     const { meetings } = deps.zoom;
     if (reachOf(grant) === 'account') {
       return (caller) => meetings.userToken(caller, { userId: grant.hostUserId, type: 'zak' });
@@ -102,10 +108,20 @@ export async function onBehalfOfToken(
   deps: CredentialDeps,
   query: UserQuery & { meetingId: string },
 ): Promise<ProviderToken> {
-  const meetingId = normalMeetingId(query.meetingId);
+  if (normalMeetingId(query.meetingId) === null) throw new MeetingNotFoundError();
+  return onBehalfOfTokenWith(deps, await findUserGrants(deps, query, ['userToken']), query.meetingId);
+}
+
+/** As `onBehalfOfToken`, with the first of `grants` that serves. */
+export async function onBehalfOfTokenWith(
+  deps: CredentialDeps,
+  grants: readonly HostGrant[],
+  meetingNumber: string,
+): Promise<ProviderToken> {
+  const meetingId = normalMeetingId(meetingNumber);
   if (meetingId === null) throw new MeetingNotFoundError();
   try {
-    return await tokenForUser(deps, query, ['userToken'], (grant) => {
+    return await tokenForUser(deps, grants, ['userToken'], (grant) => {
       const userId = reachOf(grant) === 'account' ? grant.hostUserId : 'me';
       return (caller) => deps.zoom.meetings.userToken(caller, { userId, type: 'onbehalf', meetingId });
     });
@@ -114,13 +130,12 @@ export async function onBehalfOfToken(
   }
 }
 
-async function tokenForUser(
+function tokenForUser(
   deps: CredentialDeps,
-  query: UserQuery,
+  grants: readonly HostGrant[],
   calls: readonly MeetingCall[],
   callFor: (grant: HostGrant) => (caller: ZoomCaller) => Promise<Secret>,
 ): Promise<ProviderToken> {
-  const grants = await findUserGrants(deps, query, calls);
   return firstThatServes(grants, async (grant) => {
     const scope = requireScope(grant, ...calls);
     const token = await callWithGrant(deps, grant, scope, callFor(grant));
@@ -132,7 +147,7 @@ async function tokenForUser(
  * Tries grants in their order, until one serves or the provider says that the meeting does not exist, which no other
  * grant would change. Otherwise the first one's failure counts: it is the one that should have served.
  */
-async function firstThatServes(
+export async function firstThatServes(
   grants: readonly HostGrant[],
   mint: (grant: HostGrant) => Promise<ProviderToken>,
 ): Promise<ProviderToken> {

@@ -31,3 +31,22 @@ export async function findUserGrants(
   if (grants.length === 0) throw new GrantNotFoundError();
   return ranked(grants, calls);
 }
+
+/**
+ * One grant by its row, as reaching the provider user who authorized it.
+ *
+ * @param onlyTenantId the only tenant it may belong to; null: any.
+ * @throws {GrantNotFoundError} there is none.
+ */
+export async function findGrant(
+  deps: Pick<CredentialDeps, 'db'>,
+  grantId: string,
+  onlyTenantId: string | null,
+): Promise<HostGrant> {
+  const [grant] = await deps.db.query<HostGrant>(sql`
+    SELECT ${GRANT_COLUMNS}, coalesce(g.provider_user_id, 'me') AS "hostUserId"
+    FROM provider_grant g JOIN provider_app a ON a.id = g.app_id JOIN tenant t ON t.id = g.tenant_id
+    WHERE g.id = ${grantId}::uuid AND (${onlyTenantId}::uuid IS NULL OR t.id = ${onlyTenantId}::uuid)`);
+  if (grant === undefined) throw new GrantNotFoundError();
+  return grant;
+}

@@ -9,6 +9,7 @@ import './health-event.js';
 import './credential.js';
 import './meeting.js';
 import './provider-token.js';
+import './signed-url.js';
 import './viewer.js';
 import { builder } from './builder.js';
 
