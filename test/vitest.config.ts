@@ -11,6 +11,7 @@ const withoutDatabase = [
   'health-facts',
   'refresh-interleaving',
   'sandbox',
+  'sandbox-meetings',
   'schema',
   'vault-envelope',
   'vault-root-key',
