@@ -38,6 +38,9 @@ beforeEach(async () => {
 const connectHost = async (given: Parameters<typeof connectUser>[1] = {}): Promise<Connection> =>
   connectUser(server, { app: await registerApp(server, 'USER_MANAGED', HOST_SCOPES), ...given });
 
+const createMeetings = ({ zoomUserId }: Connection, count: number) =>
+  Array.from({ length: count }, () => control.createMeeting({ hostId: zoomUserId, webhooks: false }));
+
 const pmiOf = async (connection: Connection): Promise<string> => {
   const { accessToken, apiUrl } = await read(server, connection);
   const me = await fetch(`${apiUrl}/v2/users/me`, { headers: { authorization: `Bearer ${accessToken}` } });
@@ -69,7 +72,7 @@ test('of a meeting nothing but its number and its host is kept', async () => {
 
 test('a list of many pages is read to its end, one page at a time, and a process that dies costs none of it', async () => {
   const host = await connectHost();
-  const meetings = Array.from({ length: 650 }, () => control.createMeeting({ hostId: host.zoomUserId }));
+  const meetings = createMeetings(host, 650);
   expect(await reconcileMeetings(worker)).toBe(true);
   expect(await directory(server, host.tenantId)).toHaveLength(301);
   // At the second page a process dies: it has taken the page, and stores nothing.
@@ -88,7 +91,7 @@ test('a list of many pages is read to its end, one page at a time, and a process
 
 test('a page that Zoom no longer knows has the list read from its beginning', async () => {
   const host = await connectHost();
-  const meetings = Array.from({ length: 310 }, () => control.createMeeting({ hostId: host.zoomUserId }));
+  const meetings = createMeetings(host, 310);
   await reconcileMeetings(worker);
   await server.db.query(sql`UPDATE meeting_listing SET page_token = 'forgotten' WHERE grant_id = ${host.rowId}::uuid`);
   await endSpacing(server);

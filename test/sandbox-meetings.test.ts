@@ -318,19 +318,19 @@ describe('webhooks', () => {
   });
 
   test('meetings are made over the control API as well', async () => {
-    const post = (path: string, body: object, method = 'POST') =>
+    const send = (method: 'POST' | 'PATCH', path: string, body: object) =>
       fetch(`${sandbox.origin}/_sandbox${path}`, {
         method,
         headers: { 'content-type': 'application/json' },
         body: JSON.stringify(body),
       });
     const hostId = person(sandbox, 'Ben').id;
-    const meeting = (await (await post('/meetings', { hostId })).json()) as { id: number };
-    expect((await post(`/meetings/${meeting.id}`, { topic: 'New' }, 'PATCH')).status).toBe(200);
-    expect((await post(`/users/${hostId}`, { pmi: 5_550_004_444 }, 'PATCH')).status).toBe(200);
-    expect((await post(`/users/${hostId}`, { pmi: 12 }, 'PATCH')).status).toBe(400);
-    expect((await post('/meetings', { hostId: 'nobody' })).status).toBe(404);
-    expect((await post(`/meetings/${meeting.id}/delete`, {})).status).toBe(200);
-    expect((await post(`/meetings/${meeting.id}/delete`, {})).status).toBe(404);
+    const meeting = (await (await send('POST', '/meetings', { hostId })).json()) as { id: number };
+    expect((await send('PATCH', `/meetings/${meeting.id}`, { topic: 'New' })).status).toBe(200);
+    expect((await send('PATCH', `/users/${hostId}`, { pmi: 5_550_004_444 })).status).toBe(200);
+    expect((await send('PATCH', `/users/${hostId}`, { pmi: 12 })).status).toBe(400);
+    expect((await send('POST', '/meetings', { hostId: 'nobody' })).status).toBe(404);
+    expect((await send('POST', `/meetings/${meeting.id}/delete`, {})).status).toBe(200);
+    expect((await send('POST', `/meetings/${meeting.id}/delete`, {})).status).toBe(404);
   });
 });

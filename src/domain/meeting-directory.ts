@@ -98,6 +98,12 @@ export async function forgetMeetings(tx: Sql, grantId: string): Promise<void> {
   await tx.query(sql`DELETE FROM hosted_meeting WHERE grant_id = ${grantId}::uuid`);
 }
 
+/** The grant is another provider user's now: what the former one left is removed. */
+export async function forgetOtherHosts(tx: Sql, grantId: string, hostUserId: string): Promise<void> {
+  await tx.query(sql`
+    DELETE FROM hosted_meeting WHERE grant_id = ${grantId}::uuid AND host_user_id <> ${hostUserId}`);
+}
+
 /** What is gone need not be remembered for ever. */
 export async function purgeGoneMeetings(tx: Sql): Promise<void> {
   await tx.query(sql`

@@ -7,7 +7,7 @@ import { callWithGrant, type CallingGrant } from './grant-call.js';
 import { isLive } from './health.js';
 import type { HealthColumns } from './health-event.js';
 import { writeDirectory } from './meeting-directory.js';
-import { allows, type MeetingCall, scopeFor } from './meeting-scope.js';
+import { allows, MEETING_SCOPES, type MeetingCall, scopeFor } from './meeting-scope.js';
 
 /** Which meeting, and where it is looked for. */
 export interface MeetingQuery {
@@ -27,6 +27,7 @@ export interface HostGrant extends CallingGrant, HealthColumns {
 
 /** Grants that are asked at the provider for a meeting that the directory does not have. */
 const MAX_ASKED = 4;
+const READ_MEETING_SCOPES = [...MEETING_SCOPES.readMeeting.user, ...MEETING_SCOPES.readMeeting.admin];
 /** What a caller who wants a meeting's host may be after. */
 export const HOST_CALLS = ['localRecordingToken', 'userToken', 'ownZakToken', 'readMeeting'] as const;
 
@@ -112,7 +113,7 @@ async function askForHost(deps: CredentialDeps, query: MeetingQuery, meetingId: 
     SELECT ${GRANT_COLUMNS}, '' AS "hostUserId"
     FROM provider_grant g JOIN provider_app a ON a.id = g.app_id JOIN tenant t ON t.id = g.tenant_id
     WHERE g.health_status IN ('HEALTHY', 'DEGRADED') AND ${inTenants(query)}
-      AND g.granted_scopes && ${['meeting:read:meeting', 'meeting:read:meeting:admin', 'meeting:read', 'meeting:read:admin']}::text[]
+      AND g.granted_scopes && ${READ_MEETING_SCOPES}::text[]
     ORDER BY g.kind = 'INSTALLATION' DESC, g.health_status, g.health_since DESC LIMIT ${MAX_ASKED}`);
   for (const grant of grants) {
     const reach = reachOf(grant);

@@ -1,8 +1,8 @@
 import sql from 'sql-template-tag';
 import type { Sql } from '../database/database.js';
 import type { GrantKind, ProviderEnvironment } from '../generated/prisma/enums.js';
-import { writePersonalMeeting } from './meeting-directory.js';
-import { bringListingForward, type AccountKey } from './provider-account.js';
+import { forgetOtherHosts, writePersonalMeeting } from './meeting-directory.js';
+import { bringListingForward, planNextLook, takeAccounts, type AccountKey } from './provider-account.js';
 
 /** What stands in `host_user_id` of the listing of an account's users. */
 export const ALL_USERS = '';
@@ -46,8 +46,7 @@ export async function planListing(
   const { grantId, tenantId } = grant;
   const hostUserId = grant.kind === 'INSTALLATION' ? ALL_USERS : (identity.userId ?? ALL_USERS);
   if (grant.kind === 'USER_CONNECTION') {
-    await tx.query(sql`
-      DELETE FROM hosted_meeting WHERE grant_id = ${grantId}::uuid AND host_user_id <> ${hostUserId}`);
+    await forgetOtherHosts(tx, grantId, hostUserId);
     await tx.query(sql`
       DELETE FROM meeting_listing WHERE grant_id = ${grantId}::uuid AND host_user_id <> ${hostUserId}`);
     if (hostUserId === ALL_USERS) return;
@@ -80,13 +79,10 @@ export function claimListings(
   { limit, spacingSeconds }: { limit: number; spacingSeconds: number },
 ): Promise<ClaimedListing[]> {
   return db.transaction(async (tx) => {
-    const accounts = await tx.query<{ environment: ProviderEnvironment; accountId: string }>(sql`
-      SELECT environment, account_id AS "accountId" FROM provider_account
-      WHERE next_listing_at <= now() AND (listing_paused_until IS NULL OR listing_paused_until <= now())
-      ORDER BY next_listing_at LIMIT ${limit} FOR UPDATE SKIP LOCKED`);
+    const accounts = await takeAccounts(tx, limit);
     if (accounts.length === 0) return [];
     const asked = sql`unnest(${accounts.map(({ environment }) => environment)}::"ProviderEnvironment"[],
-      ${accounts.map(({ accountId }) => accountId)}::text[]) AS account(environment, id)`;
+      ${accounts.map(({ providerAccountId }) => providerAccountId)}::text[]) AS account(environment, id)`;
     const claimed = await tx.query<ClaimedListing>(sql`
       UPDATE meeting_listing l SET due_at = now() + make_interval(secs => ${LEASE_SECONDS}),
         started_at = CASE WHEN l.page_token_expires_at > now() THEN l.started_at
@@ -105,19 +101,7 @@ export function claimListings(
         l.provider_account_id AS "providerAccountId", l.page_token AS "pageToken", l.started_at AS "startedAt",
         date_trunc('milliseconds', now()) AS "askedAt", l.due_at AS "leaseUntil", l.failures, g.kind,
         t.external_id AS "externalTenantId", g.external_user_id AS "externalUserId"`);
-    // An account with nothing due is looked at again when something will be.
-    await tx.query(sql`
-      UPDATE provider_account a SET next_listing_at = greatest(
-        now() + make_interval(secs => ${spacingSeconds}::float8),
-        (SELECT due_at FROM meeting_listing l
-         WHERE l.environment = a.environment AND l.provider_account_id = a.account_id ORDER BY due_at LIMIT 1)),
-        listing_paused_until = NULL
-      FROM ${asked} WHERE a.environment = account.environment AND a.account_id = account.id`);
-    await tx.query(sql`
-      UPDATE provider_account a SET next_listing_at = NULL FROM ${asked}
-      WHERE a.environment = account.environment AND a.account_id = account.id AND NOT EXISTS (
-        SELECT 1 FROM meeting_listing l
-        WHERE l.environment = a.environment AND l.provider_account_id = a.account_id)`);
+    await planNextLook(tx, accounts, spacingSeconds);
     return claimed;
   });
 }

@@ -1,3 +1,4 @@
+import sql from 'sql-template-tag';
 import { DomainError, ProviderUnavailableError } from '../errors.js';
 import type { RateLimit } from '../zoom/rate-limit.js';
 import {
@@ -28,7 +29,6 @@ import {
 } from './meeting-listing.js';
 import { allows } from './meeting-scope.js';
 import { pauseAccount, purgeAccounts } from './provider-account.js';
-import sql from 'sql-template-tag';
 
 /** Pages that one process reads at once, each of another account. */
 const BATCH = 8;

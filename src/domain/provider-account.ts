@@ -41,7 +41,29 @@ export async function tokensPausedSeconds(db: Sql, { environment, providerAccoun
   return row?.seconds ?? 0;
 }
 
-/** One of the account's listings is due at `dueAt`, given as an SQL expression's value in seconds from now. */
+/** Locks accounts that may be listed now, the longest waiting first; those that another process has are left to it. */
+export function takeAccounts(tx: Sql, limit: number): Promise<AccountKey[]> {
+  return tx.query<AccountKey>(sql`
+    SELECT environment, account_id AS "providerAccountId" FROM provider_account
+    WHERE next_listing_at <= now() AND (listing_paused_until IS NULL OR listing_paused_until <= now())
+    ORDER BY next_listing_at LIMIT ${limit} FOR UPDATE SKIP LOCKED`);
+}
+
+/**
+ * When locked accounts are looked at next: as soon as one of their listings is due, but not before `spacingSeconds`;
+ * never where they have none.
+ */
+export async function planNextLook(tx: Sql, accounts: readonly AccountKey[], spacingSeconds: number): Promise<void> {
+  await tx.query(sql`
+    UPDATE provider_account a SET listing_paused_until = NULL, next_listing_at = (
+      SELECT greatest(now() + make_interval(secs => ${spacingSeconds}::float8), min(l.due_at)) FROM meeting_listing l
+      WHERE l.environment = a.environment AND l.provider_account_id = a.account_id HAVING count(*) > 0)
+    FROM unnest(${accounts.map(({ environment }) => environment)}::"ProviderEnvironment"[],
+      ${accounts.map(({ providerAccountId }) => providerAccountId)}::text[]) AS account(environment, id)
+    WHERE a.environment = account.environment AND a.account_id = account.id`);
+}
+
+/** One of the account's listings is due in so many seconds, so the account is looked at by then. */
 export async function bringListingForward(
   tx: Sql,
   { environment, providerAccountId }: AccountKey,
@@ -55,11 +77,10 @@ export async function bringListingForward(
       next_listing_at = least(known.next_listing_at, excluded.next_listing_at)`);
 }
 
-/** Accounts that nothing is known of any more. */
+/** Removes accounts that have nothing to list and no pause. One that was just given a listing has its next look set. */
 export async function purgeAccounts(tx: Sql): Promise<void> {
   await tx.query(sql`
     DELETE FROM provider_account a
-    WHERE NOT EXISTS (
-      SELECT 1 FROM meeting_listing l WHERE l.environment = a.environment AND l.provider_account_id = a.account_id)
+    WHERE next_listing_at IS NULL
       AND coalesce(a.listing_paused_until, '-infinity') < now() AND coalesce(a.tokens_paused_until, '-infinity') < now()`);
 }
