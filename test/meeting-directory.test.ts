@@ -257,6 +257,20 @@ test('where little is left of the day of an account, it is left to others', asyn
   expect(pause).toEqual({ paused: true });
 });
 
+test('the next page of a list keeps its distance, too', async () => {
+  const host = await connectHost();
+  createMeetings(host, 310);
+  await endSpacing(server);
+  expect(await reconcileMeetings(worker)).toBe(true);
+  expect(await reconcileMeetings(worker)).toBe(false);
+  const [next] = await server.db.query<{ seconds: number }>(sql`
+    SELECT extract(epoch FROM next_listing_at - now())::float8 AS seconds FROM provider_account a
+    JOIN meeting_listing l ON l.provider_account_id = a.account_id WHERE l.grant_id = ${host.rowId}::uuid`);
+  expect(next?.seconds).toBeGreaterThan(0.3);
+  expect(next?.seconds).toBeLessThanOrEqual(1);
+  expect(requests(server, host.app, 'list-meetings')).toHaveLength(1);
+});
+
 test('pages of one account keep their distance, whichever process reads them', async () => {
   const { app, tenantId } = await installForAccount(server);
   await reconcileMeetings(worker);

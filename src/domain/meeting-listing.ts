@@ -137,20 +137,24 @@ export async function settleListing(tx: Sql, listing: ClaimedListing, outcome: L
   return true;
 }
 
-/** Users of the account that a page has shown: their meetings are listed from now on, spread over `spreadSeconds`. */
+/**
+ * Users of the account that a page has shown: the meetings of those who are new are listed from now on, one after the
+ * other at the account's spacing.
+ */
 export async function addHosts(
   tx: Sql,
   listing: ClaimedListing,
   userIds: readonly string[],
-  spreadSeconds: number,
+  spacingSeconds: number,
 ): Promise<void> {
   await tx.query(sql`
     INSERT INTO meeting_listing (grant_id, host_user_id, tenant_id, environment, provider_account_id, due_at, seen_at)
     SELECT ${listing.grantId}::uuid, user_id, ${listing.tenantId}::uuid,
       ${listing.environment}::"ProviderEnvironment", ${listing.providerAccountId},
-      now() + make_interval(secs => ${spreadSeconds}::float8 * random()), ${listing.askedAt}
+      now() + make_interval(secs => ${spacingSeconds}::float8 * row_number() OVER (ORDER BY random())), ${listing.askedAt}
     FROM (SELECT DISTINCT unnest(${userIds}::text[]) AS user_id) found ORDER BY user_id
     ON CONFLICT (grant_id, host_user_id) DO UPDATE SET seen_at = excluded.seen_at`);
+  await bringListingForward(tx, listing, spacingSeconds);
 }
 
 /** Of the hosts of a grant, those that a whole round over the users of the account has not shown. */

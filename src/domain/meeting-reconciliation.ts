@@ -113,7 +113,7 @@ async function readUsers(
       tx,
       listing,
       page.items.map(({ userId }) => userId),
-      page.items.length * SPACING_SECONDS,
+      SPACING_SECONDS,
     );
     for (const { userId: hostUserId, personalMeetingId } of page.items) {
       if (personalMeetingId === null) continue;
@@ -164,7 +164,7 @@ async function readMeetings(
 const outcomeOf = ({ nextPageToken }: ZoomPage<unknown>, intervalSeconds: number) => ({
   kind: 'read' as const,
   nextPageToken,
-  inSeconds: nextPageToken === null ? jittered(intervalSeconds) : 0,
+  inSeconds: nextPageToken === null ? jittered(intervalSeconds) : SPACING_SECONDS,
 });
 
 /** Stops before the limit is reached, as far as the provider tells how near it is. */

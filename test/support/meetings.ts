@@ -34,9 +34,12 @@ export async function makeListingsDue(server: Pick<TestServer, 'db'>, tenantId: 
   await endSpacing(server);
 }
 
-/** The time between two pages of an account is over, and what is due now is due although columns round up. */
+/** The time between two pages of an account is over, for a next page too, and what is due now is due although columns round up. */
 export const endSpacing = async (server: Pick<TestServer, 'db'>): Promise<void> => {
   await server.db.query(sql`SELECT pg_sleep(0.002)::text`);
+  await server.db.query(sql`
+    UPDATE meeting_listing SET due_at = now() - interval '1 millisecond'
+    WHERE page_token IS NOT NULL AND due_at < now() + interval '2 seconds'`);
   await server.db.query(sql`
     UPDATE provider_account a SET next_listing_at = now() - interval '1 millisecond'
     WHERE EXISTS (SELECT 1 FROM meeting_listing l WHERE l.environment = a.environment
