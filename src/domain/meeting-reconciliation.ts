@@ -1,13 +1,7 @@
 import sql from 'sql-template-tag';
 import { DomainError, ProviderUnavailableError } from '../errors.js';
 import type { RateLimit } from '../zoom/rate-limit.js';
-import {
-  ZoomAccessTokenRejectedError,
-  ZoomError,
-  ZoomRateLimitedError,
-  ZoomRequestRefusedError,
-  ZoomScopeMissingError,
-} from '../zoom/errors.js';
+import { ZoomError, ZoomRateLimitedError, ZoomRequestRefusedError, ZoomScopeMissingError } from '../zoom/errors.js';
 import type { ZoomPage } from '../zoom/meetings.js';
 import { type Credential, type CredentialDeps, readCredential } from './credential.js';
 import {
@@ -68,9 +62,8 @@ export async function purgeMeetings(deps: Pick<CredentialDeps, 'db'>): Promise<v
 const jittered = (seconds: number): number => seconds * (0.75 + Math.random() / 2);
 
 async function readPage(deps: CredentialDeps, listing: ClaimedListing, intervalSeconds: number): Promise<void> {
-  let credential: Credential | null = null;
   try {
-    credential = await readCredential(deps, {
+    const credential = await readCredential(deps, {
       tenantId: listing.externalTenantId,
       userId: listing.externalUserId,
       kind: listing.kind,
@@ -82,7 +75,7 @@ async function readPage(deps: CredentialDeps, listing: ClaimedListing, intervalS
       ? readUsers(deps, listing, credential, intervalSeconds)
       : readMeetings(deps, listing, credential, intervalSeconds));
   } catch (error) {
-    await putOff(deps, listing, { error, credential, intervalSeconds });
+    await putOff(deps, listing, { error, intervalSeconds });
   }
 }
 
@@ -181,22 +174,18 @@ async function heedLimit(
   }
 }
 
-interface Failure {
-  error: unknown;
-  credential: Credential | null;
-  intervalSeconds: number;
-}
-
-/** Nothing was read: the listing is due again when trying may help. */
-async function putOff(deps: CredentialDeps, listing: ClaimedListing, failure: Failure): Promise<void> {
-  const { error, intervalSeconds } = failure;
+/**
+ * Nothing was read: the listing is due again when trying may help. A token that is refused is left to probes and
+ * scheduled refreshes, which find out why: a list can wait for them.
+ */
+async function putOff(
+  deps: CredentialDeps,
+  listing: ClaimedListing,
+  { error, intervalSeconds }: { error: unknown; intervalSeconds: number },
+): Promise<void> {
   const { grantId, tenantId, hostUserId } = listing;
   const isKnown = error instanceof DomainError || error instanceof ZoomError;
   try {
-    if (error instanceof ZoomAccessTokenRejectedError && failure.credential !== null) {
-      const { version } = failure.credential;
-      await deps.refresher.refresh({ grantId, tenantId, version }, { force: true });
-    }
     await deps.db.transaction(async (tx) => {
       const isUserGone = error instanceof ZoomRequestRefusedError && error.code === USER_UNKNOWN;
       if (isUserGone && listing.kind === 'INSTALLATION' && hostUserId !== ALL_USERS) {
