@@ -117,8 +117,8 @@ export class RefusedByProviderError extends DomainError {
   /** The provider's own number for it, as text. */
   readonly providerCode: string | null;
 
-  constructor(providerCode: string | null = null) {
-    super('Zoom refused the request for this app and account.');
+  constructor(message = 'Zoom refused the request for this app and account.', providerCode: string | null = null) {
+    super(message);
     this.providerCode = providerCode;
   }
 }

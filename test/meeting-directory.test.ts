@@ -1,11 +1,10 @@
 import fc from 'fast-check';
 import sql from 'sql-template-tag';
 import { beforeEach, expect, test } from 'vitest';
-import { applyMeetingEvent } from '../src/domain/meeting-directory.js';
+import { applyMeetingEvent, type DirectoryEvent } from '../src/domain/meeting-directory.js';
 import { claimListings } from '../src/domain/meeting-listing.js';
 import { reconcileMeetings } from '../src/domain/meeting-reconciliation.js';
 import { DEFAULT_KNOBS } from '../src/sandbox/knobs.js';
-import type { ZoomWebhookEvent } from '../src/zoom/webhook.js';
 import { connectUser, type Connection, createZoomUser, disconnect, expire, read } from './support/connections.js';
 import {
   directory,
@@ -300,12 +299,14 @@ test('an app without the scope is not asked for lists', async () => {
   expect(await directory(server, host.tenantId)).toHaveLength(1);
 });
 
-/** What Zoom would send, at second `at`. */
-const event = (name: string, at: number | null, payload: Record<string, unknown>): ZoomWebhookEvent => ({
-  event: name,
-  eventTs: at === null ? null : new Date(Date.now() - 3_600_000 + at * 1_000),
-  payload,
-});
+/** An hour ago, and `second` seconds. */
+const second = (second: number): Date => new Date(Date.now() - 3_600_000 + second * 1_000);
+
+type MeetingEvent = Extract<DirectoryEvent, { meetingId: string }>;
+
+const meetingEvent = (
+  event: Pick<MeetingEvent, 'name' | 'at' | 'accountId' | 'meetingId'> & Partial<MeetingEvent>,
+): MeetingEvent => ({ hostId: null, isOccurrence: false, ...event });
 
 async function appRowOf({ rowId }: Connection): Promise<{ id: string; accountId: string }> {
   const [app] = await server.db.query<{ id: string; accountId: string }>(sql`
@@ -313,28 +314,26 @@ async function appRowOf({ rowId }: Connection): Promise<{ id: string; accountId:
   return app!;
 }
 
-const apply = (app: { id: string }, each: ZoomWebhookEvent) =>
+const apply = (app: { id: string }, each: DirectoryEvent) =>
   server.db.transaction((tx) => applyMeetingEvent(tx, app, each));
 
 test('the directory follows the events of meetings and personal numbers, in whatever order and how often they come', async () => {
   const host = await connectHost();
   const app = await appRowOf(host);
-  const account_id = app.accountId;
-  const host_id = host.zoomUserId;
-  const news = [
-    event('meeting.created', 1, { account_id, object: { id: 81000000001, host_id, uuid: 'a', topic: 'x' } }),
-    event('meeting.updated', 2, {
-      account_id,
-      object: { id: 81000000001, topic: 'y' },
-      old_object: { id: 81000000001 },
-    }),
-    event('meeting.deleted', 3, { account_id, operation: 'all', object: { id: 81000000001, host_id } }),
-    event('meeting.created', 1, { account_id, object: { id: 81000000002, host_id } }),
-    event('meeting.deleted', 4, { account_id, operation: 'single', object: { id: 81000000002, host_id } }),
-    event('meeting.updated', 5, { account_id, object: { id: 81000000003, host_id } }),
-    event('user.updated', 6, { account_id, object: { id: host_id, pmi: 5550000001 }, old_object: { id: host_id } }),
-    event('user.updated', 7, { account_id, object: { id: host_id, pmi: 5550000002 } }),
-    event('user.updated', 8, { account_id, object: { id: host_id, dept: 'IT' } }),
+  const { accountId } = app;
+  const hostId = host.zoomUserId;
+  const [one, two, three] = ['81000000001', '81000000002', '81000000003'] as const;
+  const news: DirectoryEvent[] = [
+    meetingEvent({ name: 'meeting.created', at: second(1), accountId, meetingId: one, hostId }),
+    meetingEvent({ name: 'meeting.updated', at: second(2), accountId, meetingId: one }),
+    meetingEvent({ name: 'meeting.deleted', at: second(3), accountId, meetingId: one, hostId }),
+    meetingEvent({ name: 'meeting.created', at: second(1), accountId, meetingId: two, hostId }),
+    meetingEvent({ name: 'meeting.deleted', at: second(4), accountId, meetingId: two, hostId, isOccurrence: true }),
+    meetingEvent({ name: 'meeting.updated', at: second(5), accountId, meetingId: three, hostId }),
+    { name: 'user.updated', at: second(6), accountId, userId: hostId, personalMeetingId: '5550000001' },
+    { name: 'user.updated', at: second(7), accountId, userId: hostId, personalMeetingId: '5550000002' },
+    { name: 'user.updated', at: second(8), accountId, userId: hostId },
+    { name: 'user.deactivated', at: second(9), accountId, userId: hostId },
   ];
   const order = fc.shuffledSubarray([...news, ...news], { minLength: news.length * 2 });
   await fc.assert(
@@ -351,42 +350,35 @@ test('an event that lacks what it needs, or is about strangers, changes nothing'
   const host = await connectHost();
   const stranger = await connectHost();
   const app = await appRowOf(host);
-  const account_id = app.accountId;
   const before = await directory(server, host.tenantId);
-  const about = (object: unknown, more: Record<string, unknown> = {}) =>
-    event('meeting.created', 1, { account_id, object, ...more });
-  const host_id = host.zoomUserId;
+  const whole = meetingEvent({
+    name: 'meeting.created',
+    at: second(1),
+    accountId: app.accountId,
+    meetingId: '81000000009',
+    hostId: host.zoomUserId,
+  });
   for (const each of [
-    about(undefined),
-    about('text'),
-    about({ id: 81000000009 }),
-    about({ host_id }),
-    about({ id: 'abc', host_id }),
-    about({ id: 81000000009, host_id: 17 }),
-    about({ id: 81000000009, host_id: 'nul\0' }),
-    about({ id: 81000000009, host_id: stranger.zoomUserId }),
-    about({ id: 81000000009, host_id }, { account_id: 'another' }),
-    about({ id: 81000000009, host_id }, { account_id: { $ne: 1 } }),
-    { ...about({ id: 81000000009, host_id }), event: 'meeting.started' },
+    { ...whole, hostId: null },
+    { ...whole, hostId: stranger.zoomUserId },
+    { ...whole, accountId: 'another' },
+    { ...whole, meetingId: '12' },
   ]) {
     expect(await apply(app, each)).toBe(0);
   }
   // The same host, told to the webhook of an app that the host is not connected to.
-  expect(await apply(await appRowOf(stranger), about({ id: 81000000009, host_id }))).toBe(0);
+  expect(await apply(await appRowOf(stranger), whole)).toBe(0);
   expect(await directory(server, host.tenantId)).toEqual(before);
+  expect(await apply(app, whole)).toBe(1);
 });
 
 test('an event without a time counts as now, and one from the far future does not block later ones', async () => {
   const host = await connectHost();
   const app = await appRowOf(host);
-  const object = { id: 81000000011, host_id: host.zoomUserId };
-  const at = (eventTs: Date | null, name: string) => ({
-    ...event(name, null, { account_id: app.accountId, object }),
-    eventTs,
-  });
-  expect(await apply(app, at(null, 'meeting.created'))).toBe(1);
+  const event = { accountId: app.accountId, meetingId: '81000000011', hostId: host.zoomUserId };
+  expect(await apply(app, meetingEvent({ name: 'meeting.created', at: null, ...event }))).toBe(1);
   expect(await directory(server, host.tenantId)).toContain('81000000011');
-  await apply(app, at(new Date('2099-01-01'), 'meeting.created'));
+  await apply(app, meetingEvent({ name: 'meeting.created', at: new Date('2099-01-01'), ...event }));
   const [row] = await server.db.query<{ ahead: number }>(sql`
     SELECT extract(epoch FROM as_of - now())::float8 AS ahead FROM hosted_meeting WHERE meeting_id = '81000000011'`);
   expect(row?.ahead).toBeLessThan(301);
@@ -397,8 +389,8 @@ test('who is deleted at Zoom is out of the directory', async () => {
   await reconcileAll(server, worker);
   const [appRow] = await server.db.query<{ id: string }>(sql`
     SELECT id FROM provider_app WHERE client_id = ${app.clientId}`);
-  const object = { id: members[1]!.id, email: 'x@initech.example', type: 1 };
-  expect(await apply(appRow!, event('user.deleted', 9, { account_id: account.id, object }))).toBe(1);
+  const gone = { name: 'user.deleted', accountId: account.id, userId: members[1]!.id, at: second(9) } as const;
+  expect(await apply(appRow!, gone)).toBe(1);
   expect(await directory(server, tenantId, members[1]!.id)).toEqual([]);
   expect(await directory(server, tenantId, members[2]!.id)).toHaveLength(1);
 });

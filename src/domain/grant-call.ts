@@ -84,7 +84,7 @@ function translate(error: unknown, { grantId }: CallingGrant, scope: string): un
   if (!(error instanceof ZoomError) || error instanceof ZoomMeetingUnknownError) return error;
   if (error instanceof ZoomScopeMissingError) return new MissingScopesError(grantId, [scope]);
   if (error instanceof ZoomRequestRefusedError) {
-    return new RefusedByProviderError(error.code === null ? null : String(error.code));
+    return new RefusedByProviderError(undefined, error.code === null ? null : String(error.code));
   }
   if (error instanceof ZoomRateLimitedError) {
     return new ProviderUnavailableError('RATE_LIMITED', Math.max(1, error.retryAfterSeconds ?? 1));

@@ -1,8 +1,6 @@
 import sql from 'sql-template-tag';
 import type { Sql, SqlStatement } from '../database/database.js';
 import { meetingIdOrNull } from '../zoom/api.js';
-import { isMembers, isVisibleAscii } from '../zoom/body.js';
-import type { ZoomWebhookEvent } from '../zoom/webhook.js';
 
 /**
  * The meeting directory: which meeting numbers belong to which hosts, for each grant that could act for them. Every row
@@ -110,14 +108,21 @@ export async function purgeGoneMeetings(tx: Sql): Promise<void> {
     DELETE FROM hosted_meeting WHERE is_gone AND as_of < now() - make_interval(days => ${GONE_DAYS})`);
 }
 
-/** Events that `applyMeetingEvent` does something about. */
-export const MEETING_EVENTS: ReadonlySet<string> = new Set([
-  'meeting.created',
-  'meeting.updated',
-  'meeting.deleted',
-  'user.updated',
-  'user.deleted',
-]);
+/** What an event of the provider's tells the directory, as it was read from a verified webhook. */
+export type DirectoryEvent =
+  | {
+      name: 'meeting.created' | 'meeting.updated' | 'meeting.deleted';
+      accountId: string;
+      /** Digits. */
+      meetingId: string;
+      /** Null: not told, as in many updates. */
+      hostId: string | null;
+      /** It is about one occurrence of a series. */
+      isOccurrence: boolean;
+      at: Date | null;
+    }
+  | { name: 'user.updated'; accountId: string; userId: string; personalMeetingId?: string; at: Date | null }
+  | { name: 'user.deactivated' | 'user.deleted'; accountId: string; userId: string; at: Date | null };
 
 interface ConcernedGrant {
   grantId: string;
@@ -125,44 +130,53 @@ interface ConcernedGrant {
 }
 
 /**
- * Brings the directory up to what a verified event says, in the caller's transaction. Events may come in any order and
- * more than once. An event that says nothing about a meeting number, lacks what it needs, or names an account or host
- * that no grant of the app reaches, has no effect.
+ * Brings the directory up to what an event says, in the caller's transaction. Events may come in any order and more than
+ * once. One that tells no host, or an account or host that no grant of the app reaches, has no effect.
  *
  * @param app whose webhook it came to: only its own grants are concerned.
+ * @param event `at`: when it happened by the provider's clock; null counts as now.
  * @returns how many grants are concerned.
  * @see https://developers.zoom.us/docs/api/meetings/events/
  */
-export async function applyMeetingEvent(tx: Sql, app: { id: string }, event: ZoomWebhookEvent): Promise<number> {
-  const { account_id: accountId, object } = event.payload;
-  if (!MEETING_EVENTS.has(event.event) || !isVisibleAscii(accountId) || !isMembers(object)) return 0;
-  const isAboutUser = event.event.startsWith('user.');
-  const hostUserId = isAboutUser ? object['id'] : object['host_id'];
-  const meetingId = meetingIdOrNull(isAboutUser ? object['pmi'] : object['id']);
-  // A change of a meeting may come without its host, who then is known from before.
-  if (!isVisibleAscii(hostUserId)) return 0;
-  if (meetingId === null && event.event !== 'user.deleted') return 0;
-  // One occurrence of a series was deleted; the meeting is still there.
-  if (event.event === 'meeting.deleted' && event.payload['operation'] === 'single') return 0;
-
+export async function applyMeetingEvent(tx: Sql, app: { id: string }, event: DirectoryEvent): Promise<number> {
+  const news = newsOf(event);
+  if (news === null) return 0;
+  const { hostUserId, meetingId } = news;
   const grants = await tx.query<ConcernedGrant>(sql`
     SELECT id AS "grantId", tenant_id AS "tenantId" FROM provider_grant
-    WHERE app_id = ${app.id}::uuid AND provider_account_id = ${accountId} AND health_status <> 'REVOKED'
+    WHERE app_id = ${app.id}::uuid AND provider_account_id = ${event.accountId} AND health_status <> 'REVOKED'
       AND (kind = 'INSTALLATION' OR provider_user_id = ${hostUserId})
     ORDER BY id`);
   if (grants.length === 0) return 0;
-  const asOf = await momentOf(tx, event.eventTs);
+  const asOf = await momentOf(tx, event.at);
   for (const grant of grants) {
-    if (event.event === 'user.deleted') await dropHosts(tx, grant.grantId, sql`SELECT ${hostUserId}::text`);
-    else if (meetingId === null) continue;
-    else if (isAboutUser) await writePersonalMeeting(tx, { ...grant, hostUserId }, meetingId, asOf);
-    else {
-      const isGone = event.event === 'meeting.deleted';
-      const row = { ...grant, meetingId, hostUserId, isPersonal: false, isListed: false, isGone };
-      await writeDirectory(tx, [row], asOf);
-    }
+    if (meetingId === null) await dropHosts(tx, grant.grantId, sql`SELECT ${hostUserId}::text`);
+    else if (news.isPersonal) await writePersonalMeeting(tx, { ...grant, hostUserId }, meetingId, asOf);
+    else await writeDirectory(tx, [{ ...grant, ...news, meetingId, isListed: false }], asOf);
   }
   return grants.length;
+}
+
+/** What an event tells of which host; `meetingId` null: the host is gone. Null where it tells nothing. */
+function newsOf(event: DirectoryEvent) {
+  switch (event.name) {
+    case 'user.deleted':
+      return { hostUserId: event.userId, meetingId: null, isPersonal: false, isGone: true };
+    case 'user.deactivated':
+      // Who cannot sign in is still the host of what was planned.
+      return null;
+    case 'user.updated': {
+      const meetingId = meetingIdOrNull(event.personalMeetingId);
+      return meetingId === null ? null : { hostUserId: event.userId, meetingId, isPersonal: true, isGone: false };
+    }
+    default: {
+      const meetingId = meetingIdOrNull(event.meetingId);
+      const isGone = event.name === 'meeting.deleted';
+      // A change that comes without its host is one of a meeting that is known. A series outlives its occurrences.
+      if (meetingId === null || event.hostId === null || (isGone && event.isOccurrence)) return null;
+      return { hostUserId: event.hostId, meetingId, isPersonal: false, isGone };
+    }
+  }
 }
 
 /** When an event happened, by the provider; now, where it does not say or says what cannot be. */
