@@ -32,6 +32,8 @@ export interface DomainSettings {
   probeIntervalSeconds: number | null;
   /** How far the time that a webhook was signed at may be from the database's, in either direction. */
   webhookToleranceSeconds: number;
+  /** How often the meetings of a connected host are listed at the provider; null: never. */
+  meetingListIntervalSeconds: number | null;
   /** Failed refreshes in a row that turn a healthy grant to DEGRADED. */
   failuresBeforeDegraded: number;
 }

@@ -10,6 +10,9 @@ import './health-event.js';
 import './deauthorization-receipt.js';
 import './revocation.js';
 import './credential.js';
+import './meeting.js';
+import './provider-token.js';
+import './signed-url.js';
 import './viewer.js';
 import { builder } from './builder.js';
 

@@ -1,4 +1,5 @@
 import type { z } from 'zod';
+import { ControlError } from './control-error.js';
 import {
   accountInput,
   appInput,
@@ -9,6 +10,7 @@ import {
   knobsPatch,
   userInput,
 } from './control-input.js';
+import { createMeetingControl, type MeetingControl } from './control-meetings.js';
 import { deauthorizedEvent } from './events.js';
 import type { FaultRuleInput } from './faults.js';
 import { endGrant } from './grants.js';
@@ -18,17 +20,6 @@ import { type Account, type App, type AppScope, type AppUsage, type Grant, grant
 import { freshState } from './state.js';
 import type { WebhookValidation } from './webhook-sender.js';
 import { nowMs, type World } from './world.js';
-
-/** A request to the control API that cannot be carried out. `status` is what the HTTP form of it answers. */
-export class ControlError extends Error {
-  readonly status: number;
-
-  constructor(status: number, message: string) {
-    super(message);
-    this.name = 'ControlError';
-    this.status = status;
-  }
-}
 
 /** A grant with what its tokens are worth now. */
 export interface GrantView extends Omit<Grant, 'tokens' | 'generation' | 'authorizedAt'> {
@@ -42,7 +33,7 @@ export interface GrantView extends Omit<Grant, 'tokens' | 'generation' | 'author
  * What a person does at the Zoom Marketplace, or Zoom's operators do behind it. Input is checked (`ZodError`), and
  * everything answered is a copy.
  */
-export interface Control {
+export interface Control extends MeetingControl {
   accounts(): Account[];
   createAccount(input: z.input<typeof accountInput>): Account;
   users(): User[];
@@ -126,6 +117,7 @@ export function createControl(world: World): Control {
   };
 
   return {
+    ...createMeetingControl(world),
     accounts: () => structuredClone([...state.accounts.values()]),
     createAccount: (input) => {
       const account = { id: world.mint.id(), name: accountInput.parse(input).name };
