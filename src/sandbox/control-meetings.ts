@@ -1,7 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import { z } from 'zod';
 import { ControlError } from './control-error.js';
-import { tellMeetingCreated, tellMeetingDeleted, tellMeetingUpdated, tellPmiChanged } from './meeting-events.js';
+import {
+  tellMeetingCreated,
+  tellMeetingDeleted,
+  tellMeetingUpdated,
+  tellPmiChanged,
+  tellUserRenamed,
+} from './meeting-events.js';
 import type { Meeting, User } from './model.js';
 import { pmiOf } from './rest-users.js';
 import { nowMs, type World } from './world.js';
@@ -23,6 +29,8 @@ const meetingDeletion = z.strictObject({ operation: z.enum(['all', 'single']).de
 const userPatch = z.strictObject({
   pmi: z.int().min(1_000_000_000).max(9_999_999_999).optional(),
   localRecordingOff: z.boolean().optional(),
+  email: z.email().toLowerCase().optional(),
+  displayName: z.string().min(1).max(200).optional(),
   ...told,
 });
 
@@ -83,12 +91,15 @@ export function createMeetingControl(world: World): MeetingControl {
       return saved(meeting);
     },
     updateUser: (userId, patch) => {
-      const { pmi, localRecordingOff, webhooks } = userPatch.parse(patch);
+      const { pmi, localRecordingOff, email, displayName, webhooks } = userPatch.parse(patch);
       const user = userOf(userId);
       const former = pmiOf(user);
       if (localRecordingOff !== undefined) user.localRecordingOff = localRecordingOff;
       if (pmi !== undefined) user.pmi = pmi;
       if (webhooks && pmiOf(user) !== former) tellPmiChanged(world, user, former);
+      const names = { ...(email && { email }), ...(displayName && { displayName }) };
+      if (webhooks && Object.keys(names).length > 0) tellUserRenamed(world, { ...user, ...names }, user);
+      Object.assign(user, names);
       return saved(user);
     },
   };

@@ -8,6 +8,7 @@ import {
   given,
   grantInput,
   knobsPatch,
+  removalInput,
   userInput,
 } from './control-input.js';
 import { createMeetingControl, type MeetingControl } from './control-meetings.js';
@@ -17,6 +18,7 @@ import { endGrant } from './grants.js';
 import { DEFAULT_KNOBS, type Knobs } from './knobs.js';
 import type { JournalEntry } from './ledger.js';
 import { type Account, type App, type AppScope, type AppUsage, type Grant, grantKeyOf, type User } from './model.js';
+import { tellUserRemoved } from './meeting-events.js';
 import { freshState } from './state.js';
 import type { WebhookValidation } from './webhook-sender.js';
 import { nowMs, type World } from './world.js';
@@ -38,8 +40,8 @@ export interface Control extends MeetingControl {
   createAccount(input: z.input<typeof accountInput>): Account;
   users(): User[];
   createUser(input: z.input<typeof userInput>): User;
-  /** The user is deleted at Zoom: their tokens die, no webhook is sent. */
-  removeUser(userId: string): User;
+  /** The user is deleted or deactivated at Zoom: their tokens die. A webhook is sent only if it is asked for. */
+  removeUser(userId: string, input?: z.input<typeof removalInput>): User;
   /** Apps with their secrets. */
   apps(): App[];
   app(clientId: string): App;
@@ -134,9 +136,11 @@ export function createControl(world: World): Control {
       state.users.set(user.id, user);
       return saved(user);
     },
-    removeUser: (userId) => {
+    removeUser: (userId, input = {}) => {
+      const { how, webhooks } = removalInput.parse(input);
       const user = find(state.users.get(userId), 'user');
       user.removed = true;
+      if (webhooks) tellUserRemoved(world, user, how);
       for (const grant of state.grants.values()) if (grant.userId === userId) endGrant(world, grant);
       return saved(user);
     },

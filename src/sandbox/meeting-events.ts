@@ -59,3 +59,15 @@ export const tellPmiChanged = (world: World, user: User, formerPmi: number): str
     object: { id: user.id, pmi: pmiOf(user) },
     old_object: { id: user.id, pmi: formerPmi },
   });
+
+/** Only what changed, and what it was before. */
+export const tellUserRenamed = (world: World, user: User, former: User): string[] =>
+  tell(world, user, 'user.updated', {
+    time_stamp: world.clock.now().getTime(),
+    object: { id: user.id, email: user.email, display_name: user.displayName },
+    old_object: { id: user.id, email: former.email, display_name: former.displayName },
+  });
+
+/** Tell it before the user's grants end: they say which apps are told. */
+export const tellUserRemoved = (world: World, user: User, how: 'deleted' | 'deactivated'): string[] =>
+  tell(world, user, `user.${how}`, { object: { id: user.id, email: user.email, type: 2 } });
