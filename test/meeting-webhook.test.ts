@@ -33,15 +33,15 @@ test('who is deleted at Zoom leaves the directory, and the connection ends, by t
 
 test('a new name of a Zoom user is taken over by the webhook that tells it', async () => {
   const host = await connectUser(server, { app: await registerApp(server, 'USER_MANAGED', HOST_SCOPES) });
-  control.updateUser(host.zoomUserId, {
-    displayName: 'Ada Lovelace',
-    email: `${host.zoomUserId.toLowerCase()}@new.example`,
-  });
   const name = async () => {
     const [row] = await server.db.query<{ name: string }>(sql`
       SELECT provider_user_name AS name FROM provider_grant WHERE id = ${host.rowId}::uuid`);
     return row?.name;
   };
   expect(await name()).not.toBe('Ada Lovelace');
+  control.updateUser(host.zoomUserId, {
+    displayName: 'Ada Lovelace',
+    email: `${host.zoomUserId.toLowerCase()}@new.example`,
+  });
   await until(async () => (await name()) === 'Ada Lovelace');
 });
