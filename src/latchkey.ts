@@ -168,6 +168,7 @@ async function start(
       sessionSeconds: SESSION_SECONDS,
       connectCodeSeconds: CONNECT_CODE_SECONDS,
       maxOpenSessions: config.maxOpenSessions,
+      webhookToleranceSeconds: config.webhookToleranceSeconds,
       refreshMarginSeconds: config.refreshMarginSeconds,
       leaseSeconds: config.leaseSeconds,
       doubtSeconds: config.doubtSeconds,

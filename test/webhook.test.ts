@@ -6,6 +6,7 @@ import { startTestServer } from './support/server.js';
 import { connect, createTenant, credential, registerApp, type RegisteredApp } from './support/story.js';
 import { openSse } from './support/streams.js';
 import { until } from './support/until.js';
+import { deliver, nowSeconds as now, signatureOf } from './support/webhook.js';
 import { newZoomUser } from './support/zoom-user.js';
 
 const server = await startTestServer({ LATCHKEY_ROOT_KEY: SHARED_ROOT_KEY });
@@ -44,8 +45,6 @@ const events = async (tenantId: string): Promise<string[]> => {
   return healthEvents.edges.map(({ node }: { node: { reason: string } }) => node.reason);
 };
 
-const now = () => Math.floor(Date.now() / 1_000);
-
 function deauthorization(
   { app, zoomUserId }: Connected,
   payload: Record<string, unknown> = {},
@@ -65,33 +64,6 @@ function deauthorization(
   };
 }
 
-const signatureOf = (secret: string, timestamp: number | string, body: string | Uint8Array) =>
-  `v0=${createHmac('sha256', secret).update(`v0:${timestamp}:`).update(body).digest('hex')}`;
-
-/** Delivers a signed body. `signed` overrides what the signature is over, `headers` what is sent. */
-async function deliver(
-  url: string,
-  body: unknown,
-  {
-    secret,
-    timestamp = now(),
-    headers = {},
-  }: { secret: string; timestamp?: number | string; headers?: Record<string, string | undefined> },
-): Promise<Response> {
-  const text = typeof body === 'string' ? body : JSON.stringify(body);
-  const all = {
-    'content-type': 'application/json; charset=utf-8',
-    'x-zm-request-timestamp': String(timestamp),
-    'x-zm-signature': signatureOf(secret, timestamp, text),
-    ...headers,
-  };
-  const sent = Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined)) as Record<
-    string,
-    string
-  >;
-  return fetch(url, { method: 'POST', headers: sent, body: text });
-}
-
 const stored = async (app: RegisteredApp) =>
   (
     await server.db.query(
@@ -99,7 +71,7 @@ const stored = async (app: RegisteredApp) =>
     )
   ).length;
 
-test('when a user removes the app at Zoom, the connection ends, subscribers are told, and its credential says why', async () => {
+test('when a user removes the app at Zoom, the connection ends, subscribers are told within a second, and its credential says why', async () => {
   const it = await connected();
   const stream = await openSse(
     server.url,
@@ -110,7 +82,9 @@ test('when a user removes the app at Zoom, the connection ends, subscribers are 
   );
   expect((await stream.next())?.data.healthChanged.reason).toBe('CONNECTED');
   const told = stream.next();
+  const removedAt = performance.now();
   const { deliveryId } = server.sandbox.control.removeGrant({ clientId: it.app.clientId, userId: it.zoomUserId });
+  const heardAt = told.then(() => performance.now());
   const entry = await server.sandbox.control.waitFor(
     (each) => each.deliveryId === deliveryId && each.outcome !== 'sending',
   );
@@ -120,6 +94,7 @@ test('when a user removes the app at Zoom, the connection ends, subscribers are 
     current: 'REVOKED',
     reason: 'DEAUTHORIZED_AT_PROVIDER',
   });
+  expect((await heardAt) - removedAt).toBeLessThan(1_000);
   await stream.close();
   expect(await credential(server, { tenantId: it.tenantId, credentialFor: 'USER', userId: 'u' })).toMatchObject({
     __typename: 'ReauthorizationRequiredError',
@@ -234,6 +209,17 @@ test('what Zoom did not sign, byte for byte and lately, is answered 401 and chan
   // The same body, rightly signed within the tolerance, takes effect: none of the above was refused for another reason.
   expect((await deliver(webhookUrl, body, at(-290))).status).toBe(200);
   expect(await health(it.tenantId)).toEqual(DEAUTHORIZED);
+});
+
+test('how far off a timestamp may be is a setting', async () => {
+  const it = await connected();
+  const strict = await startSecondServer(server.db, { LATCHKEY_WEBHOOK_TOLERANCE_SECONDS: '30' });
+  const url = `${strict.url}${new URL(it.app.webhookUrl).pathname}`;
+  const secret = it.app.atZoom.webhookSecret;
+  const statuses = [];
+  for (const seconds of [-40, 40, -20, 20])
+    statuses.push((await deliver(url, { event: 'x', payload: {} }, { secret, timestamp: now() + seconds })).status);
+  expect(statuses).toEqual([401, 401, 200, 200]);
 });
 
 test('odd white space and characters do no harm to what is signed over the very bytes', async () => {
@@ -353,6 +339,22 @@ test('a validation is answered to nobody but who signed it, and never with what 
   expect([await validatedAt(), await stored(it.app), await health(it.tenantId)]).toEqual([null, 0, HEALTHY]);
 });
 
+test('the answer to a validation cannot be had to forge an event with', async () => {
+  const it = await connected();
+  const forged = JSON.stringify(deauthorization(it));
+  const timestamp = now();
+  const oracle = { event: 'endpoint.url_validation', payload: { plainToken: `v0:${timestamp}:${forged}` } };
+  for (const headers of [{ 'x-zm-signature': undefined }, {}]) {
+    const answer = await (await deliver(it.app.webhookUrl, oracle, { secret: 'unknown', headers })).text();
+    const learned = /[0-9a-f]{64}/.exec(answer)?.[0];
+    expect(learned).toBeUndefined();
+    const signature = `v0=${learned ?? 'f'.repeat(64)}`;
+    const attack = { secret: 'unknown', timestamp, headers: { 'x-zm-signature': signature } };
+    expect((await deliver(it.app.webhookUrl, forged, attack)).status).toBe(401);
+  }
+  expect([await stored(it.app), await health(it.tenantId)]).toEqual([0, HEALTHY]);
+});
+
 // -------------------------------------------------------------------------------------------- what is not for us to act on
 
 test('what is signed but not understood is accepted with one log line, and changes nothing', async () => {
@@ -402,6 +404,40 @@ test('times that no database holds do not make a delivery fail', async () => {
     expect((await deliver(it.app.webhookUrl, body, { secret: it.app.atZoom.webhookSecret })).status).toBe(200);
     expect(await health(it.tenantId)).toEqual(DEAUTHORIZED);
   }
+});
+
+test('every refused or repeated delivery has its status and one log line that holds nothing of it', async () => {
+  const it = await connected();
+  const { webhookUrl, atZoom } = it.app;
+  const secret = atZoom.webhookSecret;
+  const body = {
+    event: 'user.updated',
+    event_ts: Date.now(),
+    payload: { account_id: accountId, object: { id: 'm4rk' } },
+  };
+  const validation = { event: 'endpoint.url_validation', payload: { plainToken: 'm4rk:' } };
+  const attempts: [string, number, string, unknown, Parameters<typeof deliver>[2]][] = [
+    ['unknown-app', 404, `${server.url}/webhooks/zoom/m4rk`, body, { secret }],
+    ['bad-signature', 401, webhookUrl, body, { secret: 'm4rk' }],
+    ['bad-signature', 401, webhookUrl, 'm4rk', { secret: 'm4rk' }],
+    ['stale-timestamp', 401, webhookUrl, body, { secret, timestamp: now() - 302 }],
+    ['stale-timestamp', 401, webhookUrl, body, { secret, timestamp: now() + 303 }],
+    ['malformed-validation', 400, webhookUrl, validation, { secret }],
+    ['too-large', 413, webhookUrl, 'm4rk'.repeat(300_000), { secret }],
+    ['malformed', 200, webhookUrl, 'm4rk', { secret }],
+    ['"count":0', 200, webhookUrl, body, { secret }],
+    ['delivered before', 200, webhookUrl, body, { secret, timestamp: now() - 1 }],
+  ];
+  for (const [reason, status, url, sent, options] of attempts) {
+    const before = server.logs.length;
+    expect([reason, (await deliver(url, sent, options)).status]).toEqual([reason, status]);
+    const lines = server.logs.slice(before).filter((line) => line.includes('webhook'));
+    expect([reason, lines.length]).toEqual([reason, 1]);
+    expect(lines[0]).toContain(reason);
+    expect(lines[0]).not.toContain('m4rk');
+  }
+  expect(await health(it.tenantId)).toEqual(HEALTHY);
+  expect(await stored(it.app)).toBe(1);
 });
 
 // ----------------------------------------------------------------------------------------------------------------- order

@@ -3,7 +3,8 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Secret } from '../src/secret.js';
 import { codeChallengeOf, createCodeVerifier } from '../src/zoom/pkce.js';
-import { answerUrlValidation, parseWebhook, readDeauthorization, verifyWebhook } from '../src/zoom/webhook.js';
+import { answerUrlValidation, parseWebhook, verifyWebhook } from '../src/zoom/webhook.js';
+import { readEvent } from '../src/zoom/webhook-event.js';
 
 const now = new Date('2026-03-01T12:00:00.000Z');
 const nowSeconds = now.getTime() / 1_000;
@@ -240,13 +241,26 @@ describe('webhook bodies', () => {
   });
 
   it('never throw, whatever they are', () => {
+    const NAMES = ['app_deauthorized', 'user.updated', 'user.deleted', 'meeting.created', 'meeting.updated'];
+    const payload = fc.dictionary(
+      fc.constantFrom('account_id', 'user_id', 'client_id', 'object', 'event_ts', 'deauthorization_time', 'scope'),
+      fc.oneof(fc.jsonValue(), fc.dictionary(fc.constantFrom('id', 'pmi', 'email', 'host_id'), fc.jsonValue())),
+    );
+    const envelope = fc.record({ event: fc.constantFrom(...NAMES), event_ts: fc.jsonValue(), payload });
+    const bodies = [fc.uint8Array(), fc.json().map(bytes), envelope.map((value) => bytes(JSON.stringify(value)))];
     fc.assert(
-      fc.property(fc.oneof(fc.uint8Array(), fc.json().map(bytes)), (body) => {
-        const event = parseWebhook(body);
-        if (event !== null) readDeauthorization(event);
+      fc.property(fc.oneof(...bodies), (body) => {
+        const parsed = parseWebhook(body);
+        if (parsed !== null) readEvent(parsed);
       }),
     );
   });
+
+  const read = (event: string, payload: Record<string, unknown>, event_ts?: unknown) => {
+    const parsed = parse({ event, event_ts, payload });
+    return parsed && readEvent(parsed);
+  };
+  const AT = new Date('2026-02-24T23:28:52.278Z');
 
   const deauthorization = {
     account_id: 'a_1',
@@ -255,29 +269,117 @@ describe('webhook bodies', () => {
     deauthorization_time: '2019-06-17T13:52:28.632Z',
     client_id: 'c_1',
   };
-  const read = (payload: Record<string, unknown>, event = 'app_deauthorized') => {
-    const parsed = parse({ event, payload });
-    return parsed && readDeauthorization(parsed);
-  };
 
   it('of a deauthorization say who, which app and when', () => {
-    expect(read(deauthorization)).toEqual({
+    expect(read('app_deauthorized', deauthorization, AT.getTime())).toEqual({
+      name: 'app_deauthorized',
       accountId: 'a_1',
       userId: 'u_1',
       clientId: 'c_1',
-      deauthorizationTime: new Date('2019-06-17T13:52:28.632Z'),
+      at: new Date('2019-06-17T13:52:28.632Z'),
     });
-    expect(read({ ...deauthorization, deauthorization_time: undefined })?.deauthorizationTime).toBeNull();
-    expect(read({ ...deauthorization, deauthorization_time: 'x' })?.deauthorizationTime).toBeNull();
+    for (const deauthorization_time of [undefined, 'x', '0000-01-01T00:00:00Z']) {
+      const untimed = { ...deauthorization, deauthorization_time };
+      expect(read('app_deauthorized', untimed)).toMatchObject({ at: null });
+      expect(read('app_deauthorized', untimed, AT.getTime())).toMatchObject({ at: AT });
+    }
   });
 
-  it('of anything else, or without one of the ids, are no deauthorization', () => {
-    expect(read(deauthorization, 'user.updated')).toBeNull();
+  it('without one of the ids are no deauthorization', () => {
     for (const id of ['account_id', 'user_id', 'client_id']) {
-      expect(read({ ...deauthorization, [id]: undefined })).toBeNull();
-      expect(read({ ...deauthorization, [id]: '' })).toBeNull();
-      expect(read({ ...deauthorization, [id]: 7 })).toBeNull();
+      for (const value of [undefined, '', 7, [], 'a b', 'a\0b', 'x'.repeat(129)])
+        expect(read('app_deauthorized', { ...deauthorization, [id]: value })).toBeNull();
     }
+  });
+
+  it('of a changed user say what changed, and nothing that is not acted on', () => {
+    const object = {
+      id: 'u_1',
+      email: ' ada@new.example ',
+      display_name: 'Ada L.',
+      pmi: 1234567890,
+      phone_number: '1',
+    };
+    const payload = { account_id: 'a_1', operator: 'boss@x.example', object, old_object: { email: 'ada@old.example' } };
+    expect(read('user.updated', payload, AT.getTime())).toEqual({
+      name: 'user.updated',
+      accountId: 'a_1',
+      userId: 'u_1',
+      email: 'ada@new.example',
+      displayName: 'Ada L.',
+      personalMeetingId: '1234567890',
+      at: AT,
+    });
+    expect(read('user.updated', { account_id: 'a_1', object: { id: 'u_1' }, time_stamp: AT.getTime() })).toEqual({
+      name: 'user.updated',
+      accountId: 'a_1',
+      userId: 'u_1',
+      at: AT,
+    });
+  });
+
+  it('of a renamed user give the whole name or none', () => {
+    const nameOf = (names: Record<string, unknown>) => {
+      const event = read('user.updated', { account_id: 'a_1', object: { id: 'u_1', ...names } });
+      return event?.name === 'user.updated' ? event.displayName : null;
+    };
+    expect(nameOf({ first_name: 'Ada', last_name: 'Lovelace' })).toBe('Ada Lovelace');
+    expect(nameOf({ first_name: 'Ada', last_name: 'Lovelace', display_name: 'Countess' })).toBe('Countess');
+    expect(nameOf({ first_name: 'Ada' })).toBeUndefined();
+    expect(nameOf({ last_name: 'Lovelace' })).toBeUndefined();
+    expect(nameOf({ display_name: 'x'.repeat(321) })).toBeUndefined();
+  });
+
+  it.each(['user.deactivated', 'user.deleted'])('of a user that is gone say who and when: %s', (name) => {
+    const payload = {
+      account_id: 'a_1',
+      operator: 'b@x.example',
+      object: { id: 'u_1', email: 'a@x.example', type: 1 },
+    };
+    expect(read(name, payload, AT.getTime())).toEqual({ name, accountId: 'a_1', userId: 'u_1', at: AT });
+    expect(read(name, { account_id: 'a_1', object: {} })).toBeNull();
+    expect(read(name, { account_id: 'a_1' })).toBeNull();
+    expect(read(name, { object: { id: 'u_1' } })).toBeNull();
+  });
+
+  it('of a meeting say which and whose, where that is told', () => {
+    const object = {
+      uuid: 'x==',
+      id: 98765432101,
+      host_id: 'u_1',
+      topic: 'Secret',
+      join_url: 'https://x',
+      pmi: '123 456 7890',
+    };
+    const whole = { account_id: 'a_1', operator: 'b@x.example', operation: 'all', object };
+    const expected = {
+      name: 'meeting.created',
+      accountId: 'a_1',
+      meetingId: '98765432101',
+      uuid: 'x==',
+      hostId: 'u_1',
+      personalMeetingId: '1234567890',
+      isOccurrence: false,
+      at: AT,
+    };
+    expect(read('meeting.created', whole, AT.getTime())).toEqual(expected);
+    const updated = { account_id: 'a_1', scope: 'single', time_stamp: AT.getTime(), object: { id: '98765432101' } };
+    expect(read('meeting.updated', updated)).toEqual({
+      ...expected,
+      name: 'meeting.updated',
+      uuid: null,
+      hostId: null,
+      personalMeetingId: null,
+      isOccurrence: true,
+    });
+    expect(read('meeting.deleted', { ...whole, operation: 'single' })).toMatchObject({ isOccurrence: true, at: null });
+    for (const id of [undefined, 0, -1, 1.5, 'x', '', null, [1]])
+      expect(read('meeting.deleted', { account_id: 'a_1', object: { id } })).toBeNull();
+  });
+
+  it('of any other name are no event that is acted on', () => {
+    for (const name of ['app_deauthorized ', 'APP_DEAUTHORIZED', 'user.created', 'meeting.started', 'constructor'])
+      expect(read(name, { ...deauthorization, object: { id: 'u_1' } })).toBeNull();
   });
 });
 

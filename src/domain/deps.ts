@@ -30,6 +30,8 @@ export interface DomainSettings {
   refreshesPerSecond: number;
   /** How often the provider is asked whether a grant still holds; null: never by itself. */
   probeIntervalSeconds: number | null;
+  /** How far the time that a webhook was signed at may be from the database's, in either direction. */
+  webhookToleranceSeconds: number;
   /** Failed refreshes in a row that turn a healthy grant to DEGRADED. */
   failuresBeforeDegraded: number;
 }

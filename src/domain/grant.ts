@@ -124,8 +124,8 @@ export async function storeGrant(
     ON CONFLICT (tenant_id, app_id, subject) DO UPDATE SET
       provider_account_id = excluded.provider_account_id, provider_user_id = excluded.provider_user_id,
       provider_user_email = excluded.provider_user_email, provider_user_name = excluded.provider_user_name,
-      granted_scopes = excluded.granted_scopes, missing_scopes = excluded.missing_scopes,
-      authorized_at = excluded.authorized_at
+      provider_user_email_at = NULL, provider_user_name_at = NULL, authorized_at = excluded.authorized_at,
+      granted_scopes = excluded.granted_scopes, missing_scopes = excluded.missing_scopes
     RETURNING id`);
   if (stored === undefined) throw new Error('The grant was not stored.');
   const grant = { id: stored.id, tenantId: input.tenantId };
@@ -239,7 +239,8 @@ export async function surrenderTokens(
     deps.vault.open(tx, credentialPlace(grant, column, version), sealed);
   const accessToken = await open('sealed_access_token', sealedAccessToken);
   const refreshToken = sealedRefreshToken === null ? null : await open('sealed_refresh_token', sealedRefreshToken);
-  await queueRevocation(deps, tx, { tenantId: grant.tenantId, appId }, { accessToken, refreshToken, expiresAt });
+  const owner = { tenantId: grant.tenantId, appId, grantId: grant.id };
+  await queueRevocation(deps, tx, owner, { accessToken, refreshToken, expiresAt });
 }
 
 /**
@@ -253,7 +254,7 @@ export async function destroyCredential(tx: Sql, grantId: string): Promise<void>
 }
 
 /** Ends refreshing of a credential whose tokens are dead at the provider, and fences off one that is under way. */
-async function retireCredential(tx: Sql, grantId: string): Promise<void> {
+export async function retireCredential(tx: Sql, grantId: string): Promise<void> {
   await tx.query(sql`
     UPDATE credential SET fence = fence + 1, refresh_state = 'IDLE', lease_until = NULL, next_refresh_at = NULL,
       next_probe_at = NULL, on_trial = false

@@ -16,7 +16,7 @@ import { recordTransitions } from './health-event.js';
 import { persist } from './persist.js';
 import { asTable, openTokens, RENEW, type RenewedRow } from './renewal.js';
 import { revokePending } from './revocation.js';
-import { queueRevocation } from './revocation-queue.js';
+import { queueRevocation, reopenReceipt } from './revocation-queue.js';
 import { missingScopes } from './scope.js';
 
 /**
@@ -133,7 +133,8 @@ async function storeUnderFence(deps: Deps, tx: Sql, row: RenewedRow): Promise<Co
   // Disconnected while the provider was renewing: what it handed out must not outlive the grant.
   if (grant.health.status === 'REVOKED') {
     const tokens = await openTokens(deps.vault, tx, row);
-    await queueRevocation(deps, tx, { tenantId: row.tenantId, appId: holder.appId }, tokens);
+    await queueRevocation(deps, tx, { tenantId: row.tenantId, appId: holder.appId, grantId: grant.id }, tokens);
+    await reopenReceipt(tx, grant.id);
     return 'ended';
   }
   if (holder.version !== row.version) return 'dropped';

@@ -21,11 +21,15 @@ export interface TokensToRevoke {
   expiresAt: Date;
 }
 
-/** Stores, in the caller's transaction, that tokens are to be revoked at the provider. Call `revokePending` after it. */
+/**
+ * Stores, in the caller's transaction, that tokens are to be revoked at the provider. Call `revokePending` after it.
+ *
+ * @param owner `grantId`: whose receipts wait for it; left out for tokens that no grant was made of.
+ */
 export async function queueRevocation(
   deps: Pick<Deps, 'vault'>,
   tx: Sql,
-  owner: { tenantId: string; appId: string },
+  owner: { tenantId: string; appId: string; grantId?: string },
   tokens: TokensToRevoke,
 ): Promise<void> {
   const id = randomUUID();
@@ -38,8 +42,22 @@ export async function queueRevocation(
   );
   const { sealed, keyVersion } = await deps.vault.seal(tx, place(owner.tenantId, id), token);
   await tx.query(sql`
-    INSERT INTO provider_revocation (id, tenant_id, app_id, sealed_token, key_version, next_attempt_at)
-    VALUES (${id}::uuid, ${owner.tenantId}::uuid, ${owner.appId}::uuid, ${sealed}, ${keyVersion}, now())`);
+    INSERT INTO provider_revocation (id, tenant_id, app_id, grant_id, sealed_token, key_version, next_attempt_at)
+    VALUES (${id}::uuid, ${owner.tenantId}::uuid, ${owner.appId}::uuid, ${owner.grantId ?? null}::uuid, ${sealed},
+      ${keyVersion}, now())`);
+}
+
+/**
+ * A token of a disconnected grant has turned up after its last one was confirmed: its receipt waits for this one, too.
+ * In the transaction that queues the token, under the grant's lock.
+ */
+export async function reopenReceipt(tx: Sql, grantId: string): Promise<void> {
+  await tx.query(sql`
+    UPDATE revocation_receipt SET confirmed_at = NULL
+    WHERE id = (
+      SELECT r.id FROM revocation_receipt r JOIN provider_grant g ON g.id = r.grant_id
+      WHERE r.grant_id = ${grantId}::uuid AND r.ended_at IS NOT NULL AND g.health_reason = 'DISCONNECTED'
+      ORDER BY r.ended_at DESC LIMIT 1)`);
 }
 
 /** The token to name to the provider: an expired access token might be taken for an unknown one and leave the grant alive. */

@@ -1,15 +1,8 @@
 import sql from 'sql-template-tag';
-import type { Sql } from '../database/database.js';
-import { NotFoundError } from '../errors.js';
-import { HEALTH_TOPIC } from '../feed/feed.js';
-import type { GrantKind } from '../generated/prisma/enums.js';
 import type { Sealed } from '../vault/vault.js';
 import { ZoomError } from '../zoom/errors.js';
 import { callAsApp, type AppClient } from './app-secret.js';
 import type { Deps } from './deps.js';
-import { destroyCredential, lockGrant, surrenderTokens } from './grant.js';
-import { nextHealth } from './health.js';
-import { recordTransitions, type Transition } from './health-event.js';
 import { openQueuedToken } from './revocation-queue.js';
 
 const FIRST_RETRY_SECONDS = 5;
@@ -17,51 +10,6 @@ const LONGEST_RETRY_SECONDS = 3_600;
 /** Longer than the provider deadline: another process takes a revocation up only when its owner has died. */
 const CLAIM_SECONDS = 60;
 const BATCH = 20;
-
-/**
- * Ends one grant on our side within the caller's transaction: its tokens are moved to the revocations that wait for the
- * provider, the credential is destroyed, a running refresh finds nothing to commit to.
- *
- * @returns the transition to record; empty where it had ended before.
- */
-async function disconnect(deps: Pick<Deps, 'vault'>, tx: Sql, grantId: string): Promise<Transition[]> {
-  const grant = await lockGrant(tx, grantId);
-  if (grant === undefined || grant.health.status === 'REVOKED') return [];
-  await surrenderTokens(deps, tx, grant);
-  await destroyCredential(tx, grantId);
-  const next = nextHealth(grant.health, { kind: 'ended', reason: 'DISCONNECTED' });
-  return [{ grantId, tenantId: grant.tenantId, previous: grant.health, next }];
-}
-
-/**
- * Ends a grant at once on our side and, as soon as it answers, at the provider.
- *
- * @param input `includeUsers`: for an installation, also the user connections in the same provider account.
- * @throws {NotFoundError} there is no grant of this kind with this id.
- */
-export async function revokeGrant(
-  deps: Deps,
-  input: { id: string; kind: GrantKind; includeUsers: boolean },
-): Promise<string> {
-  await deps.db.transaction(async (tx) => {
-    const [grant] = await tx.query<{ tenantId: string; accountId: string }>(sql`
-      SELECT tenant_id AS "tenantId", provider_account_id AS "accountId" FROM provider_grant
-      WHERE id = ${input.id}::uuid AND kind = ${input.kind}::"GrantKind"`);
-    if (grant === undefined) throw new NotFoundError('No such connection exists.');
-    const users = input.includeUsers
-      ? await tx.query<{ id: string }>(sql`
-          SELECT id FROM provider_grant
-          WHERE tenant_id = ${grant.tenantId}::uuid AND kind = 'USER_CONNECTION'
-            AND provider_account_id = ${grant.accountId} ORDER BY id`)
-      : [];
-    const transitions: Transition[] = [];
-    for (const id of [input.id, ...users.map((user) => user.id)]) transitions.push(...(await disconnect(deps, tx, id)));
-    await recordTransitions(tx, transitions);
-  });
-  deps.feed.publish(HEALTH_TOPIC);
-  void revokePending(deps);
-  return input.id;
-}
 
 interface PendingRevocation extends AppClient {
   revocationId: string;
@@ -96,7 +44,7 @@ async function carryOut(deps: Deps, revocation: PendingRevocation): Promise<void
   try {
     const token = await openQueuedToken(deps, { id: revocationId, tenantId, sealedToken: revocation.sealedToken });
     await callAsApp(deps, revocation, (client) => deps.zoom.revoke(client, token));
-    await deps.db.query(sql`DELETE FROM provider_revocation WHERE id = ${revocationId}::uuid`);
+    await confirm(deps, revocationId);
   } catch (error) {
     const ceiling = Math.min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** Math.min(attempts, 12));
     await deps.db.query(sql`
@@ -109,4 +57,22 @@ async function carryOut(deps: Deps, revocation: PendingRevocation): Promise<void
       ...(error instanceof ZoomError ? { errorName: error.name } : {}),
     });
   }
+}
+
+/**
+ * Forgets a token that the provider has confirmed, and confirms the grant's receipts with its last one. Under the
+ * grant's lock: of two tokens that are confirmed at once each would otherwise leave the receipts to the other.
+ */
+async function confirm(deps: Pick<Deps, 'db'>, revocationId: string): Promise<void> {
+  await deps.db.transaction(async (tx) => {
+    const [grant] = await tx.query<{ id: string }>(sql`
+      SELECT g.id FROM provider_grant g JOIN provider_revocation r ON r.grant_id = g.id
+      WHERE r.id = ${revocationId}::uuid FOR UPDATE OF g`);
+    await tx.query(sql`DELETE FROM provider_revocation WHERE id = ${revocationId}::uuid`);
+    if (grant === undefined) return;
+    await tx.query(sql`
+      UPDATE revocation_receipt SET confirmed_at = now()
+      WHERE grant_id = ${grant.id}::uuid AND ended_at IS NOT NULL AND confirmed_at IS NULL
+        AND NOT EXISTS (SELECT 1 FROM provider_revocation WHERE grant_id = ${grant.id}::uuid)`);
+  });
 }

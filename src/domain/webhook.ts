@@ -2,26 +2,15 @@ import { createHash, randomUUID } from 'node:crypto';
 import sql from 'sql-template-tag';
 import type { Sql } from '../database/database.js';
 import { HEALTH_TOPIC } from '../feed/feed.js';
-import type { ProviderAppKind } from '../generated/prisma/enums.js';
 import type { Secret } from '../secret.js';
-import {
-  answerUrlValidation,
-  parseWebhook,
-  readDeauthorization,
-  verifyWebhook,
-  type AppDeauthorization,
-} from '../zoom/webhook.js';
+import { answerUrlValidation, parseWebhook, verifyWebhook, type ZoomWebhookEvent } from '../zoom/webhook.js';
+import { readEvent, type ZoomEvent } from '../zoom/webhook-event.js';
 import { openAppSecret, type SealedAppSecrets } from './app-secret.js';
 import type { Deps } from './deps.js';
-import { destroyCredential, probeUsersOf } from './grant.js';
-import { nextHealth } from './health.js';
-import { healthFrom, recordTransitions, type HealthColumns } from './health-event.js';
+import { recordTransitions } from './health-event.js';
+import { applyEvent, type Effect, type EventReceiver } from './webhook-effect.js';
 
-interface WebhookApp extends SealedAppSecrets {
-  clientId: string;
-  kind: ProviderAppKind;
-  now: Date;
-}
+type WebhookApp = SealedAppSecrets & EventReceiver & { now: Date };
 
 export interface WebhookDelivery {
   appKey: string;
@@ -39,52 +28,98 @@ export type WebhookAnswer =
  * Takes in one delivery. Nothing in it is looked at before its signature is verified, and an event is answered only
  * after it is stored together with its effect: whoever hears `accepted` need not deliver it again.
  *
+ * Writes exactly one log line, which holds nothing that was sent.
+ *
  * @throws when the database cannot be reached; the provider then delivers again.
  * @see https://developers.zoom.us/docs/api/webhooks/
  */
 export async function receiveWebhook(deps: Deps, delivery: WebhookDelivery): Promise<WebhookAnswer> {
   const app = await findApp(deps, delivery.appKey);
-  if (app === undefined) return { kind: 'unknown-app' };
+  if (app === undefined) {
+    deps.log.warn('a webhook was refused', { reason: 'unknown-app' });
+    return { kind: 'unknown-app' };
+  }
+  const { rawBody, signature, timestamp } = delivery;
+  const secrets = await openWebhookSecrets(deps, app);
+  const toleranceSeconds = deps.settings.webhookToleranceSeconds;
+  const verdict = verifyWebhook({ rawBody, signature, timestamp, secrets, now: app.now, toleranceSeconds });
+  if (verdict.result !== 'ok') {
+    deps.log.warn('a webhook was refused', { appId: app.id, reason: verdict.result });
+    return { kind: 'not-signed' };
+  }
+  const envelope = parseWebhook(rawBody);
+  if (envelope?.event === 'endpoint.url_validation') return validate(deps, app, envelope, verdict.secret);
+  const event = envelope && readEvent(envelope);
+  if (envelope === null || event === null) {
+    deps.log.info('a signed webhook has no effect', { appId: app.id, reason: envelope ? 'not known' : 'malformed' });
+    return { kind: 'accepted' };
+  }
+  const effect = await deps.db.transaction((tx) => takeIn(tx, app, event, envelope));
+  if (effect !== null && effect.transitions.length > 0) deps.feed.publish(HEALTH_TOPIC);
+  deps.log.info('a webhook was taken in', {
+    appId: app.id,
+    operation: event.name,
+    ...(effect === null ? { reason: 'delivered before' } : { count: effect.changed }),
+  });
+  return { kind: 'accepted' };
+}
+
+/** Answers with the very secret that signed the request, and only what cannot serve as a signature. */
+async function validate(
+  deps: Deps,
+  app: WebhookApp,
+  { payload }: ZoomWebhookEvent,
+  secret: Secret,
+): Promise<WebhookAnswer> {
+  const answer = answerUrlValidation(payload['plainToken'], secret);
+  if (answer === null) {
+    deps.log.warn('a webhook was refused', { appId: app.id, reason: 'malformed-validation' });
+    return { kind: 'malformed-validation' };
+  }
+  await deps.db.query(sql`UPDATE provider_app SET webhook_validated_at = now() WHERE id = ${app.id}::uuid`);
+  deps.log.info('a webhook address was validated', { appId: app.id });
+  return { kind: 'validation', answer };
+}
+
+/** @returns null when the event has been taken in before. */
+async function takeIn(tx: Sql, app: WebhookApp, event: ZoomEvent, envelope: ZoomWebhookEvent): Promise<Effect | null> {
+  const [stored] = await tx.query(sql`
+    INSERT INTO webhook_event (id, app_id, dedupe_hash, name)
+    VALUES (${randomUUID()}::uuid, ${app.id}::uuid, ${identityOf(event, envelope)}, ${event.name})
+    ON CONFLICT (app_id, dedupe_hash) DO NOTHING RETURNING id`);
+  if (stored === undefined) return null;
+  const effect = await applyEvent(tx, app, event);
+  await recordTransitions(tx, effect.transitions);
+  return effect;
+}
+
+/**
+ * The provider gives events no id, and a repeated delivery may be signed anew: an event is recognised by its name, its
+ * time and its whole payload. One without any time is always another one; its effect stands being repeated.
+ */
+function identityOf(event: ZoomEvent, { payload }: ZoomWebhookEvent): Uint8Array {
+  const identity = [event.name, event.at?.toISOString() ?? randomUUID(), payload];
+  return createHash('sha256').update(canonicalJson(identity)).digest();
+}
+
+/** JSON with the members of every object in one order. */
+function canonicalJson(value: unknown): string {
+  return JSON.stringify(value, (_key, member: unknown) =>
+    typeof member === 'object' && member !== null && !Array.isArray(member)
+      ? Object.fromEntries(Object.entries(member).toSorted(([a], [b]) => (a < b ? -1 : 1)))
+      : member,
+  );
+}
+
+/** The secrets that are good now: two of them while one is being replaced. */
+async function openWebhookSecrets(deps: Deps, app: WebhookApp): Promise<Secret[]> {
   const secrets: Secret[] = [];
   for (const name of ['webhookSecret', 'formerWebhookSecret'] as const) {
     const secret = await openAppSecret(deps.vault, deps.db, app, name);
     if (secret !== null) secrets.push(secret);
   }
-  const { rawBody, signature, timestamp } = delivery;
-  const verdict = verifyWebhook({ rawBody, signature, timestamp, secrets, now: app.now });
-  if (verdict.result !== 'ok') {
-    deps.log.warn('a webhook was refused', { appId: app.id, reason: verdict.result });
-    return { kind: 'not-signed' };
-  }
-  const event = parseWebhook(rawBody);
-  if (event === null) {
-    deps.log.warn('a signed webhook is not understood', { appId: app.id, reason: 'malformed' });
-    return { kind: 'accepted' };
-  }
-  if (event.event === 'endpoint.url_validation') {
-    const answer = answerUrlValidation(event.payload['plainToken'], verdict.secret);
-    if (answer === null) return { kind: 'malformed-validation' };
-    await deps.db.query(sql`UPDATE provider_app SET webhook_validated_at = now() WHERE id = ${app.id}::uuid`);
-    return { kind: 'validation', answer };
-  }
-  const deauthorization = readDeauthorization(event);
-  if (deauthorization === null || deauthorization.clientId !== app.clientId || !isStorable(deauthorization)) {
-    deps.log.info('a signed webhook has no effect', { appId: app.id, reason: 'not for this app' });
-    return { kind: 'accepted' };
-  }
-  const at = [deauthorization.deauthorizationTime, event.eventTs].find(isPlausible) ?? null;
-  const changed = await deps.db.transaction((tx) => applyDeauthorization(tx, app, deauthorization, at));
-  if (changed > 0) deps.feed.publish(HEALTH_TOPIC);
-  deps.log.info('an app was removed at Zoom', { appId: app.id, count: changed });
-  return { kind: 'accepted' };
+  return secrets;
 }
-
-/** Whether the database could hold these ids; one with a zero character cannot be a grant's. */
-const isStorable = ({ accountId, userId }: AppDeauthorization): boolean => !`${accountId}${userId}`.includes('\0');
-
-/** A moment that can be meant, and that the database can hold. */
-const isPlausible = (at: Date | null): at is Date =>
-  at !== null && at.getUTCFullYear() >= 2000 && at.getUTCFullYear() < 2100;
 
 async function findApp(deps: Pick<Deps, 'db'>, key: string): Promise<WebhookApp | undefined> {
   const [app] = await deps.db.query<WebhookApp>(sql`
@@ -95,56 +130,4 @@ async function findApp(deps: Pick<Deps, 'db'>, key: string): Promise<WebhookApp 
         AS "sealedFormerWebhookSecret"
     FROM provider_app WHERE key = ${key}`);
   return app;
-}
-
-interface ConcernedGrant extends HealthColumns {
-  id: string;
-  tenantId: string;
-}
-
-/**
- * Ends the grants that a deauthorization is about: the user's, or for an admin-managed app the account's. The provider
- * gives events no id, so a repeated delivery is recognised by what it says. A grant that was authorized later than the
- * app was removed is another one and stays.
- *
- * @param at null: not told; then it is taken for now.
- * @returns how many grants ended.
- */
-async function applyDeauthorization(
-  tx: Sql,
-  app: WebhookApp,
-  deauthorization: AppDeauthorization,
-  at: Date | null,
-): Promise<number> {
-  const { accountId, userId } = deauthorization;
-  const identity = JSON.stringify(['app_deauthorized', accountId, userId, at?.toISOString() ?? randomUUID()]);
-  const [stored] = await tx.query(sql`
-    INSERT INTO webhook_event (id, app_id, dedupe_hash, name)
-    VALUES (${randomUUID()}::uuid, ${app.id}::uuid, ${createHash('sha256').update(identity).digest()}, 'app_deauthorized')
-    ON CONFLICT (app_id, dedupe_hash) DO NOTHING RETURNING id`);
-  if (stored === undefined) return 0;
-  // The provider tells some times to the second only: then ours are compared to the second, too.
-  const resolution = at !== null && at.getTime() % 1_000 === 0 ? 'second' : 'milliseconds';
-  const grants = await tx.query<ConcernedGrant>(sql`
-    SELECT id, tenant_id AS "tenantId", health_status AS "healthStatus", health_reason AS "healthReason"
-    FROM provider_grant
-    WHERE app_id = ${app.id}::uuid AND provider_account_id = ${accountId}
-      AND (provider_user_id = ${userId} OR ${app.kind !== 'USER_MANAGED'})
-      AND health_status <> 'REVOKED'
-      AND (${at}::timestamptz IS NULL OR date_trunc(${resolution}, authorized_at) <= ${at}::timestamptz)
-    ORDER BY id FOR UPDATE`);
-  for (const { id, tenantId } of grants) {
-    await destroyCredential(tx, id);
-    if (app.kind !== 'USER_MANAGED') await probeUsersOf(tx, { tenantId, accountId });
-  }
-  await recordTransitions(
-    tx,
-    grants.map((grant) => ({
-      grantId: grant.id,
-      tenantId: grant.tenantId,
-      previous: healthFrom(grant),
-      next: nextHealth(healthFrom(grant), { kind: 'ended', reason: 'DEAUTHORIZED_AT_PROVIDER' }),
-    })),
-  );
-  return grants.length;
 }

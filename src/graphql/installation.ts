@@ -1,5 +1,5 @@
 import { connectServerToServer } from '../domain/server-to-server.js';
-import { revokeGrant } from '../domain/revocation.js';
+import { revokeGrant } from '../domain/revocation-request.js';
 import { InvalidInputError, NotFoundError, ProviderUnavailableError, RefusedByProviderError } from '../errors.js';
 import { builder } from './builder.js';
 import type { Context } from './context.js';
@@ -21,7 +21,8 @@ export const Installation = builder.prismaNode('Grant', {
     installedBy: t.field({
       type: ProviderUser,
       nullable: true,
-      description: 'Who authorized it at the provider; null where the provider did not tell.',
+      description:
+        'Who authorized it at the provider; null where the provider did not tell, and once the app was removed there.',
       select: providerUserColumns,
       resolve: (grant) => providerUserOf(grant),
     }),

@@ -7,6 +7,8 @@ const ROW_TYPES: ReadonlySet<string> = new Set([
   'Installation',
   'UserConnection',
   'HealthEvent',
+  'DeauthorizationReceipt',
+  'Revocation',
   'AuthorizationSession',
 ]);
 

@@ -7,6 +7,8 @@ import './user-connection.js';
 import './authorization-session.js';
 import './grant-import.js';
 import './health-event.js';
+import './deauthorization-receipt.js';
+import './revocation.js';
 import './credential.js';
 import './viewer.js';
 import { builder } from './builder.js';

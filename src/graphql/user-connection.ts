@@ -1,4 +1,4 @@
-import { revokeGrant } from '../domain/revocation.js';
+import { revokeGrant } from '../domain/revocation-request.js';
 import { NotFoundError } from '../errors.js';
 import { builder } from './builder.js';
 import { TOTAL_COUNT, totalCountOf } from './connection.js';
@@ -22,7 +22,8 @@ export const UserConnection = builder.prismaNode('Grant', {
     providerUser: t.field({
       type: ProviderUser,
       nullable: true,
-      description: 'Who authorized it at the provider; null where the provider did not tell.',
+      description:
+        'Who authorized it at the provider; null where the provider did not tell, and once the app was removed there.',
       select: providerUserColumns,
       resolve: (grant) => providerUserOf(grant),
     }),

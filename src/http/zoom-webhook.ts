@@ -7,13 +7,17 @@ import { notFound, readBody, respond, respondJson } from './respond.js';
 const MAX_BODY_BYTES = 1_048_576;
 
 /**
- * POST /webhooks/zoom/{appKey}. 200 once the event is stored, 401 without a right signature, 404 for an unknown app,
- * 503 when the database is away, so that the provider delivers again.
+ * POST /webhooks/zoom/{appKey}. 200 once the event is stored with its effect, or is signed and means nothing here; 401
+ * without a right signature, 404 for an unknown app, 413 for a body that is too long, 400 for a validation that must not
+ * be answered, 503 when the database is away, so that the provider delivers again.
  */
 export function createZoomWebhookHandler(deps: Deps) {
   return async (req: IncomingMessage, res: ServerResponse, appKey: string): Promise<void> => {
     const rawBody = await readBody(req, MAX_BODY_BYTES);
-    if (rawBody === null) return respondJson(res, 413, { error: 'Too large.' }, { connection: 'close' });
+    if (rawBody === null) {
+      deps.log.warn('a webhook was refused', { route: 'webhook', reason: 'too-large' });
+      return respondJson(res, 413, { error: 'Too large.' }, { connection: 'close' });
+    }
     try {
       const answer = await receiveWebhook(deps, {
         appKey,

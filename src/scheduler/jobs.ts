@@ -4,6 +4,7 @@ import type { Refresher } from '../domain/refresh.js';
 import { watchLag } from '../domain/refresh-lag.js';
 import { purgeExpired } from '../domain/retention.js';
 import { revokePending } from '../domain/revocation.js';
+import { endRequested } from '../domain/revocation-request.js';
 import type { Job } from './scheduler.js';
 
 type JobDeps = Deps & { refresher: Refresher };
@@ -35,6 +36,7 @@ export function createJobs(
     { name: 'refresh-due', intervalMs: 1_000, run: () => deps.refresher.refreshDue(concurrency) },
     { name: 'probe-due', intervalMs: 1_000, run: () => probeDue(deps) },
     every(30_000, 'watch-lag', () => watchLag(deps)),
+    { name: 'end-requested', intervalMs: 1_000, run: () => endRequested(deps) },
     every(1_000, 'revoke-pending', () => revokePending(deps)),
     every(600_000, 'purge-expired', () => purgeExpired(deps)),
   ];

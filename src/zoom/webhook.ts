@@ -79,14 +79,6 @@ export interface ZoomWebhookEvent {
   payload: Members;
 }
 
-/** Someone removed the app at Zoom: every grant of this user in this account is dead since then. */
-export interface AppDeauthorization {
-  accountId: string;
-  userId: string;
-  clientId: string;
-  deauthorizationTime: Date | null;
-}
-
 /**
  * Reads a verified body. Null for anything but a JSON object with an `event` name and a `payload` object.
  *
@@ -101,25 +93,10 @@ export function parseWebhook(rawBody: Uint8Array): ZoomWebhookEvent | null {
   return { event, eventTs: readTime(eventTs) ?? readTime(payload['event_ts']), payload };
 }
 
-/**
- * The deauthorization that `event` reports; null if it reports something else or does not say who and which app.
- * The payload's own `signature` is not documented and proves nothing.
- */
-export function readDeauthorization({ event, payload }: ZoomWebhookEvent): AppDeauthorization | null {
-  if (event !== 'app_deauthorized') return null;
-  const { account_id: accountId, user_id: userId, client_id: clientId } = payload;
-  if (!isId(accountId) || !isId(userId) || !isId(clientId)) return null;
-  return { accountId, userId, clientId, deauthorizationTime: readTime(payload['deauthorization_time']) };
-}
-
-function isId(value: unknown): value is string {
-  return typeof value === 'string' && value !== '';
-}
-
 const DATE_TIME = /^(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?)(Z|[+-]\d{2}:\d{2})?$/;
 
 /** Milliseconds since 1970, or a date and time: in UTC unless it names its zone. Null if it is neither. */
-function readTime(value: unknown): Date | null {
+export function readTime(value: unknown): Date | null {
   let ms = Number.NaN;
   if (typeof value === 'number' && value > 0) ms = value;
   if (typeof value === 'string') {

@@ -6,7 +6,7 @@ import { storeGrant } from '../../../src/domain/grant.js';
 import { checkGrant, refreshGrant } from '../../../src/domain/grant-check.js';
 import { createSpoolCipher, openTokens, spooledRow } from '../../../src/domain/renewal.js';
 import { createRefresher } from '../../../src/domain/refresh.js';
-import { revokeGrant } from '../../../src/domain/revocation.js';
+import { revokeGrant } from '../../../src/domain/revocation-request.js';
 import type { Vault } from '../../../src/vault/vault.js';
 import type { TokenSet } from '../../../src/zoom/zoom.js';
 import type { History } from './history.js';
@@ -21,6 +21,7 @@ export const SETTINGS: DomainSettings = {
   sessionSeconds: 600,
   connectCodeSeconds: 120,
   maxOpenSessions: 10,
+  webhookToleranceSeconds: 300,
   refreshMarginSeconds: 300,
   leaseSeconds: 30,
   doubtSeconds: 10,
