@@ -32,6 +32,8 @@ export interface DomainSettings {
   probeIntervalSeconds: number | null;
   /** How far the time that a webhook was signed at may be from the database's, in either direction. */
   webhookToleranceSeconds: number;
+  /** How long nothing may have been sealed with a superseded version of a key before it is destroyed. */
+  keyRetirementSeconds: number;
   /** Failed refreshes in a row that turn a healthy grant to DEGRADED. */
   failuresBeforeDegraded: number;
 }

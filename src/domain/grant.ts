@@ -1,13 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import sql from 'sql-template-tag';
 import type { Sql } from '../database/database.js';
+import { NotFoundError } from '../errors.js';
 import type { GrantKind, ProviderAppKind } from '../generated/prisma/enums.js';
 import type { Sealed, Sealer } from '../vault/vault.js';
 import type { TokenSet, ZoomIdentity } from '../zoom/zoom.js';
 import type { Deps } from './deps.js';
 import { healthOf, nextHealth, type HealthState } from './health.js';
 import { healthFrom, recordTransitions, type HealthColumns, type Transition } from './health-event.js';
-import { queueRevocation } from './revocation-queue.js';
+import { holdTenant, queueRevocation } from './revocation-queue.js';
 import { missingScopes } from './scope.js';
 
 /**
@@ -85,6 +86,7 @@ interface GrantRow extends HealthColumns {
  * SUPERSEDED, and records the events. All in the caller's transaction; publish `HEALTH_TOPIC` after it.
  *
  * @returns the grant's id, which stays the same when a subject connects again.
+ * @throws {NotFoundError} the tenant is gone, or being deleted.
  */
 export async function storeGrant(
   deps: Pick<Deps, 'vault' | 'settings'>,
@@ -92,6 +94,7 @@ export async function storeGrant(
   input: GrantToStore,
 ): Promise<{ grantId: string }> {
   const { identity } = input;
+  if (!(await holdTenant(tx, input.tenantId))) throw new NotFoundError('No such tenant exists.');
   // A change of what the app requires waits for this, or is seen by it.
   const [row] = await tx.query<{ requiredScopes: string[] }>(sql`
     SELECT required_scopes AS "requiredScopes" FROM provider_app WHERE id = ${input.app.id}::uuid FOR SHARE`);

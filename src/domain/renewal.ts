@@ -132,6 +132,20 @@ export async function openTokens(vault: Vault, db: Sql, row: RenewedRow): Promis
   };
 }
 
+/**
+ * A row that has lain in a spool, sealed with the version of its tenant's key that is active now: the one it was sealed
+ * with may have been superseded, and is to be needed no longer.
+ *
+ * @throws {VaultOpenError} the tenant's key is gone.
+ * @throws {VaultUnavailableError} the key cannot be had at the moment, or the tenant has none any more.
+ */
+export async function resealRow({ vault, db }: Pick<Deps, 'vault' | 'db'>, row: RenewedRow): Promise<RenewedRow> {
+  const sealer = await vault.sealer(db, row.tenantId);
+  if (sealer.keyVersion === row.keyVersion) return row;
+  const tokens = await openTokens(vault, db, row);
+  return { ...row, ...sealTokens(sealer, { id: row.grantId, tenantId: row.tenantId }, row.version + 1, tokens) };
+}
+
 /** `new`: the rows as a table, for a statement that stores them. */
 export const asTable = (rows: readonly RenewedRow[]) => sql`
   unnest(${rows.map((row) => row.grantId)}::uuid[], ${rows.map((row) => row.fence)}::int[],

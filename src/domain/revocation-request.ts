@@ -138,7 +138,7 @@ export interface RevocationScope {
  * @throws {NotFoundError} there is no such app or tenant.
  */
 export async function revokeGrants(deps: Deps, scope: RevocationScope): Promise<string> {
-  const conditions = join(await conditionsOf(deps, scope), ' AND ');
+  const conditions = join([sql`health_status <> 'REVOKED'`, ...(await conditionsOf(deps, scope))], ' AND ');
   const id = await deps.db.transaction((tx) => settleCovered(tx, conditions));
   deps.log.warn('a revocation of many grants was requested', { operation: 'revokeGrants' });
   const deadline = performance.now() + AT_ONCE_MS;
@@ -151,8 +151,13 @@ export async function revokeGrants(deps: Deps, scope: RevocationScope): Promise<
   return id;
 }
 
-/** Stores which grants a revocation covers, in statements that each stay far below the time limit. */
-async function settleCovered(tx: Sql, conditions: SqlStatement): Promise<string> {
+/**
+ * Makes a revocation of the grants that match, in statements that each stay far below the time limit. `endRequested` ends
+ * them.
+ *
+ * @returns its id.
+ */
+export async function settleCovered(tx: Sql, conditions: SqlStatement): Promise<string> {
   const id = randomUUID();
   await tx.query(sql`INSERT INTO revocation (id, total) VALUES (${id}::uuid, 0)`);
   let total = 0;
@@ -161,7 +166,7 @@ async function settleCovered(tx: Sql, conditions: SqlStatement): Promise<string>
     const [page]: { count: number; last: string | null }[] = await tx.query(sql`
       WITH covered AS (
         SELECT id FROM provider_grant
-        WHERE (${last}::uuid IS NULL OR id > ${last}::uuid) AND health_status <> 'REVOKED' AND ${conditions}
+        WHERE (${last}::uuid IS NULL OR id > ${last}::uuid) AND ${conditions}
         ORDER BY id LIMIT ${COVERED_AT_ONCE}
       ), receipts AS (
         INSERT INTO revocation_receipt (id, revocation_id, grant_id)

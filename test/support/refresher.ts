@@ -69,6 +69,7 @@ export async function startWorkshop(settings: Partial<Deps['settings']> = {}): P
         refreshesPerTenant: 100,
         refreshesPerSecond: 10_000,
         probeIntervalSeconds: null,
+        keyRetirementSeconds: 86_400,
         failuresBeforeDegraded: 3,
         ...settings,
       },

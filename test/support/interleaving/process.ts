@@ -29,6 +29,7 @@ export const SETTINGS: DomainSettings = {
   refreshesPerTenant: 10,
   refreshesPerSecond: 1_000,
   probeIntervalSeconds: null,
+  keyRetirementSeconds: 86_400,
   failuresBeforeDegraded: 3,
 };
 
