@@ -6,7 +6,8 @@ import { VaultOpenError } from '../vault/errors.js';
 import type { Sealer, Vault } from '../vault/vault.js';
 import type { TokenSet } from '../zoom/zoom.js';
 import type { Deps, DomainSettings } from './deps.js';
-import { credentialPlace, probeDelaySeconds, REFRESH_TOKEN_DAYS, refreshDelaySeconds, sealTokens } from './grant.js';
+import { credentialPlace, REFRESH_TOKEN_DAYS, sealTokens } from './grant.js';
+import { probeDelaySeconds, refreshDelaySeconds } from './refresh-delay.js';
 import type { TokensToRevoke } from './revocation-queue.js';
 
 /** Tokens that a refresh has obtained, and where they belong. They are the only ones that the provider still takes. */
