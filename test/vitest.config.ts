@@ -14,6 +14,7 @@ const withoutDatabase = [
   'sandbox',
   'schema',
   'vault-envelope',
+  'vault-known-answers',
   'vault-root-key',
   'zoom-*',
 ].map((name) => `test/${name}.test.ts`);
