@@ -5,7 +5,7 @@ import type { Database } from '../src/database/database.js';
 import { rewrapKeys } from '../src/domain/tenant-key.js';
 import { createLog } from '../src/log.js';
 import { Secret } from '../src/secret.js';
-import { RootKeyMismatchError } from '../src/vault/errors.js';
+import { RootKeyMismatchError, VaultOpenError } from '../src/vault/errors.js';
 import { createLocalRootKeys, type RootKeyProvider } from '../src/vault/root-key.js';
 import { createVault, type Place, type VerifiableVault } from '../src/vault/vault.js';
 import { openTestDatabase } from './support/database.js';
@@ -165,5 +165,35 @@ describe('a rotated root key', () => {
     const [rotated] = stored;
     if (rotated === undefined) throw new Error('There is no tenant.');
     expect((await alone.seal(database, rotated.place, secret)).keyVersion).toBe(2);
+  });
+});
+
+describe('a backup', () => {
+  it('gives a destroyed key back as long as the root key that wrapped it exists, and no longer', async () => {
+    const [former, newest] = [newRootKey(), newRootKey()];
+    const [secretOfTenant] = await fill(former);
+    if (secretOfTenant === undefined) throw new Error('There is no tenant.');
+    const { place, sealed } = secretOfTenant;
+    interface Row {
+      id: string;
+      rootKeyId: string;
+      wrapped: Uint8Array;
+    }
+    const [backup] = await database.query<Row>(sql`
+      SELECT id, root_key_id AS "rootKeyId", wrapped FROM tenant_key WHERE tenant_id = ${place.tenantId}::uuid`);
+    if (backup === undefined) throw new Error('The tenant has no key.');
+    await database.query(sql`DELETE FROM tenant_key WHERE tenant_id = ${place.tenantId}::uuid`);
+    const both = await start(newest, former);
+    await expect(both.open(database, place, sealed)).rejects.toBeInstanceOf(VaultOpenError);
+    await rewrap(both);
+
+    await database.query(sql`
+      INSERT INTO tenant_key (id, tenant_id, owner, version, active, root_key_id, wrapped)
+      VALUES (${backup.id}::uuid, ${place.tenantId}::uuid, ${place.tenantId}, 1, true, ${backup.rootKeyId}, ${backup.wrapped})`);
+
+    expect((await both.open(database, place, sealed)).reveal()).toBe(secret.reveal());
+    const without = createVault({ rootKeys: createLocalRootKeys([newest]) });
+    await expect(without.open(database, place, sealed)).rejects.toMatchObject({ reason: 'root-key-missing' });
+    await expect(start(newest)).rejects.toBeInstanceOf(RootKeyMismatchError);
   });
 });
