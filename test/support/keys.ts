@@ -64,7 +64,6 @@ export async function keyVersions({ db }: Pick<Server, 'db'>, owner: string): Pr
 /** The time of grace of superseded versions of an owner's key is over. */
 export async function endKeyGrace({ db }: Pick<Server, 'db'>, owner: string): Promise<void> {
   await db.query(sql`
-    UPDATE tenant_key SET superseded_at = superseded_at - interval '30 days',
-      unreferenced_since = unreferenced_since - interval '29 days'
+    UPDATE tenant_key SET unreferenced_since = unreferenced_since - interval '30 days'
     WHERE owner = ${owner} AND NOT active`);
 }
