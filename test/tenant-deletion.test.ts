@@ -211,6 +211,7 @@ describe('what is under way while a tenant is deleted', () => {
 
 describe('a deletion that is interrupted', () => {
   const STEPS = {
+    'before it is stored what it covers': 'INSERT INTO revocation_receipt',
     'before the grants are ended': 'DELETE FROM credential WHERE grant_id',
     'before its queued tokens are handed over': 'FROM provider_revocation WHERE tenant_id',
     'before its keys are destroyed': 'DELETE FROM tenant_key',

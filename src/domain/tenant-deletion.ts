@@ -4,7 +4,7 @@ import type { Sql } from '../database/database.js';
 import { InvalidInputError, NotFoundError } from '../errors.js';
 import { HEALTH_TOPIC } from '../feed/feed.js';
 import type { Deps } from './deps.js';
-import { endRequested, settleCovered } from './revocation-request.js';
+import { coverGrants, endRequested } from './revocation-request.js';
 import { revokePending } from './revocation.js';
 import { handOverQueued } from './revocation-queue.js';
 
@@ -46,7 +46,10 @@ export async function deleteTenant(deps: Deps, input: { tenantId: string; confir
   return deletion.id;
 }
 
-/** Stores the request, and settles which grants it covers. Nothing is added to the tenant from then on. */
+/**
+ * Stores the request. Nothing is added to the tenant from then on. Locks nothing but the tenant, which others lock after
+ * their grants.
+ */
 async function request(tx: Sql, externalId: string): Promise<Deletion> {
   // Waits for those who are storing something for the tenant, and keeps others out.
   const [tenant] = await tx.query<{ id: string }>(sql`
@@ -61,11 +64,8 @@ async function request(tx: Sql, externalId: string): Promise<Deletion> {
   // No identifier may have a space, so nobody finds the tenant by this one, and its own is free again.
   await tx.query(sql`
     UPDATE tenant SET closed_at = now(), external_id = ${`closed ${tenant.id}`} WHERE id = ${tenant.id}::uuid`);
-  const revocationId = await settleCovered(
-    tx,
-    sql`tenant_id = ${tenant.id}::uuid AND (health_status <> 'REVOKED'
-      OR EXISTS (SELECT 1 FROM provider_revocation r WHERE r.grant_id = provider_grant.id))`,
-  );
+  const revocationId = randomUUID();
+  await tx.query(sql`INSERT INTO revocation (id, total) VALUES (${revocationId}::uuid, 0)`);
   const id = randomUUID();
   await tx.query(sql`
     INSERT INTO tenant_deletion (id, tenant_id, tenant_external_id, revocation_id)
@@ -76,6 +76,7 @@ async function request(tx: Sql, externalId: string): Promise<Deletion> {
 /** Every step may be repeated, and taken by several processes at once. */
 async function carryOut(deps: Deps, deletion: Deletion): Promise<void> {
   const { tenantId } = deletion;
+  await deps.db.transaction((tx) => cover(tx, deletion));
   while (await hasUnended(deps.db, deletion)) if (!(await endRequested(deps))) await deps.clock.sleep(POLL_MS);
   while (await deps.db.transaction((tx) => handOverQueued(deps, tx, tenantId)));
   await destroyKeys(deps, deletion);
@@ -83,6 +84,17 @@ async function carryOut(deps: Deps, deletion: Deletion): Promise<void> {
   await removeRows(deps, deletion);
   deps.feed.publish(HEALTH_TOPIC);
   deps.log.warn('a tenant was deleted', { tenantId });
+}
+
+/** Every grant that is live, or that the provider has not confirmed the end of. The tenant gets no others any more. */
+async function cover(tx: Sql, { tenantId, revocationId }: Deletion): Promise<void> {
+  await tx.query(sql`SELECT id FROM revocation WHERE id = ${revocationId}::uuid FOR UPDATE`);
+  await coverGrants(
+    tx,
+    revocationId,
+    sql`tenant_id = ${tenantId}::uuid AND (health_status <> 'REVOKED'
+      OR EXISTS (SELECT 1 FROM provider_revocation r WHERE r.grant_id = provider_grant.id))`,
+  );
 }
 
 async function hasUnended(db: Sql, { revocationId }: Deletion): Promise<boolean> {
