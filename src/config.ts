@@ -45,6 +45,7 @@ export interface Config {
   maxOpenSessions: number;
   /** How far the time that a webhook was signed at may be from ours. */
   webhookToleranceSeconds: number;
+  keyRetirementSeconds: number;
 }
 
 /** The settings are not usable; one sentence for each problem. */
@@ -143,6 +144,7 @@ const Settings = z.object({
   LATCHKEY_EVENT_POLL_MS: whole(10, 60_000, 500),
   LATCHKEY_MAX_OPEN_SESSIONS: whole(1, 1_000_000, 2_000),
   LATCHKEY_WEBHOOK_TOLERANCE_SECONDS: whole(1, 86_400, 300),
+  LATCHKEY_KEY_RETIREMENT_SECONDS: whole(1, 31_536_000, 86_400),
 });
 
 type Given = Record<string, string | undefined>;
@@ -226,5 +228,6 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     eventPollMs: settings.LATCHKEY_EVENT_POLL_MS,
     maxOpenSessions: settings.LATCHKEY_MAX_OPEN_SESSIONS,
     webhookToleranceSeconds: settings.LATCHKEY_WEBHOOK_TOLERANCE_SECONDS,
+    keyRetirementSeconds: settings.LATCHKEY_KEY_RETIREMENT_SECONDS,
   });
 }

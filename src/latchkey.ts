@@ -169,6 +169,7 @@ async function start(
       connectCodeSeconds: CONNECT_CODE_SECONDS,
       maxOpenSessions: config.maxOpenSessions,
       webhookToleranceSeconds: config.webhookToleranceSeconds,
+      keyRetirementSeconds: config.keyRetirementSeconds,
       refreshMarginSeconds: config.refreshMarginSeconds,
       leaseSeconds: config.leaseSeconds,
       doubtSeconds: config.doubtSeconds,

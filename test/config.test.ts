@@ -51,6 +51,7 @@ test('without any setting it is a development server with a sandbox and document
     eventPollMs: 500,
     maxOpenSessions: 2000,
     webhookToleranceSeconds: 300,
+    keyRetirementSeconds: 86_400,
   });
 });
 

@@ -449,10 +449,9 @@ test('an internal failure is told as one fixed error, with nothing of what it wa
         },
       ]);
     }
-    // A tenant without a key, which no code of ours would leave: the failure speaks of tables and columns.
-    await server.db.query(
-      sql`DELETE FROM tenant_key WHERE tenant_id = (SELECT id FROM tenant WHERE external_id = ${tenantId})`,
-    );
+    // A tenant without an active key, which no code of ours would leave: the failure speaks of tables and columns.
+    await server.db.query(sql`
+      UPDATE tenant_key SET active = false WHERE tenant_id = (SELECT id FROM tenant WHERE external_id = ${tenantId})`);
     for (const accept of ['application/json', 'application/json, text/x']) {
       const query = 'query ($e: String!) { tenant(externalId: $e) { key { version } } }';
       const text = await (await post({ query, variables: { e: tenantId } }, { accept })).text();

@@ -1,4 +1,5 @@
 import { createSecretKey, randomBytes, randomUUID, type KeyObject } from 'node:crypto';
+import { setTimeout } from 'node:timers/promises';
 import sql from 'sql-template-tag';
 import { beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Database, Sql } from '../src/database/database.js';
@@ -319,6 +320,100 @@ describe('the cache of keys', () => {
       await openBoth(forgetful);
       expect(state.unwraps).toBe(8);
     });
+  });
+
+  it('bridges an outage that begins when the time of a key is just over, and asks the provider seldom meanwhile', async () => {
+    const { rootKeys, state } = remoteRootKeys(ownRoot);
+    const place = placeOf(await newTenant());
+    const vault = newVault({ rootKeys, keyTtlMs: 200 });
+    const { sealed } = await vault.seal(database, place, secret);
+    await setTimeout(210);
+    state.down = true;
+    const { unwraps } = state;
+
+    for (let at = 0; at < 20; at += 1) {
+      expect((await vault.open(database, place, sealed)).reveal()).toBe(secret.reveal());
+    }
+
+    expect(state.unwraps - unwraps).toBe(1);
+    state.down = false;
+    await vi.waitFor(async () => {
+      await vault.open(database, place, sealed);
+      expect(state.unwraps - unwraps).toBe(2);
+    });
+    expect((await vault.open(database, place, sealed)).reveal()).toBe(secret.reveal());
+  });
+
+  it('uses no key for longer than twice its time, however long the root key provider is down', async () => {
+    const { rootKeys, state } = remoteRootKeys(ownRoot);
+    const place = placeOf(await newTenant());
+    const vault = newVault({ rootKeys, keyTtlMs: 100, activeTtlMs: 10 });
+    const { sealed } = await vault.seal(database, place, secret);
+    state.down = true;
+
+    await vi.waitFor(() => expect(vault.open(database, place, sealed)).rejects.toEqual(unavailable('provider-failed')));
+    await expect(vault.seal(database, place, secret)).rejects.toEqual(unavailable('provider-failed'));
+
+    state.down = false;
+    expect((await vault.open(database, place, sealed)).reveal()).toBe(secret.reveal());
+  });
+
+  it('uses no key whose row is gone once its time is over, whatever the root key provider does', async () => {
+    const { rootKeys, state } = remoteRootKeys(ownRoot);
+    const place = placeOf(await newTenant());
+    const vault = newVault({ rootKeys, keyTtlMs: 50, activeTtlMs: 10 });
+    const { sealed } = await vault.seal(database, place, secret);
+    state.down = true;
+    await database.query(sql`DELETE FROM tenant WHERE id = ${place.tenantId}::uuid`);
+    await setTimeout(60);
+
+    await expect(vault.open(database, place, sealed)).rejects.toBeInstanceOf(VaultOpenError);
+    await expect(vault.seal(database, place, secret)).rejects.toEqual(unavailable('no-tenant-key'));
+  });
+
+  it('forgets the keys of one owner when it is told to, also one that is on its way, and no other', async () => {
+    const { rootKeys, state } = remoteRootKeys(ownRoot);
+    const [gone, kept] = [placeOf(await newTenant()), placeOf(await newTenant())];
+    const vault = newVault({ rootKeys });
+    const [former, other] = [await vault.seal(database, gone, secret), await vault.seal(database, kept, secret)];
+    vault.forgetKeys(gone.tenantId);
+    const { unwraps } = state;
+    const onItsWay = vault.open(database, gone, former.sealed);
+    await vi.waitFor(() => expect(state.unwraps).toBe(unwraps + 1), { interval: 1 });
+    vault.forgetKeys(gone.tenantId);
+    await onItsWay;
+    await database.query(sql`DELETE FROM tenant WHERE id = ${gone.tenantId}::uuid`);
+
+    await expect(vault.open(database, gone, former.sealed)).rejects.toBeInstanceOf(VaultOpenError);
+    await expect(vault.seal(database, gone, secret)).rejects.toEqual(unavailable('no-tenant-key'));
+    await vault.open(database, kept, other.sealed);
+    expect(state.unwraps).toBe(unwraps + 1);
+  });
+
+  it('tells how many keys it holds, how often one was at hand and how often the provider was asked', async () => {
+    const places = [placeOf(await newTenant()), placeOf(await newTenant())] as const;
+    const vault = newVault({ maxKeys: 1 });
+    expect(vault.keyCacheStats()).toEqual({ hits: 0, unwraps: 0, size: 0 });
+    const { sealed } = await vault.seal(database, places[0], secret);
+    await vault.open(database, places[0], sealed);
+    await vault.open(database, places[0], sealed);
+    expect(vault.keyCacheStats()).toEqual({ hits: 2, unwraps: 1, size: 1 });
+    await vault.seal(database, places[1], secret);
+    expect(vault.keyCacheStats()).toEqual({ hits: 2, unwraps: 2, size: 1 });
+  });
+
+  it('asks the root key provider once for a thousand callers who come at once, and tells all of them when it fails', async () => {
+    const { rootKeys, state } = remoteRootKeys(ownRoot);
+    const place = placeOf(await newTenant());
+    const { sealed } = await newVault().seal(database, place, secret);
+    const vault = newVault({ rootKeys });
+    state.down = true;
+
+    const attempts = await Promise.allSettled(Array.from({ length: 1_000 }, () => vault.open(database, place, sealed)));
+
+    const reasons = attempts.map((attempt) => (attempt as PromiseRejectedResult).reason as unknown);
+    expect(reasons).toEqual(Array(1_000).fill(unavailable('provider-failed')));
+    expect(state.unwraps).toBeLessThan(20);
   });
 
   it.each([{ maxKeys: 0 }, { keyTtlMs: 0 }, { activeTtlMs: -1 }, { keyTtlMs: Number.NaN }])(

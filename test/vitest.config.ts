@@ -15,6 +15,7 @@ const withoutDatabase = [
   'sandbox-meetings',
   'schema',
   'vault-envelope',
+  'vault-known-answers',
   'vault-root-key',
   'zoom-*',
 ].map((name) => `test/${name}.test.ts`);

@@ -22,7 +22,7 @@ import { closeIncident, openIncident } from './incident.js';
 import { persist } from './persist.js';
 import { hashToken } from './random-token.js';
 import { revokePending } from './revocation.js';
-import { queueRevocation } from './revocation-queue.js';
+import { holdTenant, queueRevocation } from './revocation-queue.js';
 
 /** How long storing tokens is tried before they are given up. */
 const STORE_PATIENCE_MS = 20_000;
@@ -147,11 +147,16 @@ async function settle(
   const { tenantId, sessionId, appId } = session;
   const { tokens, identity } = granted;
   const isInstallation = session.grantKind === 'INSTALLATION';
-  await persist(deps, { patienceMs: STORE_PATIENCE_MS }, async (tx) => {
+  const isTenantThere = await persist(deps, { patienceMs: STORE_PATIENCE_MS }, async (tx) => {
     const [open] = await tx.query(sql`
       SELECT id FROM authorization_session WHERE id = ${sessionId}::uuid AND status = 'AWAITING_COMPLETION' FOR UPDATE`);
+    if (!(await holdTenant(tx, tenantId))) {
+      // The tenant was deleted meanwhile: the tokens are live at the provider, and nobody here is to have them.
+      await queueRevocation(deps, tx, session, withExpiry(deps, tokens));
+      return false;
+    }
     // An earlier attempt of ours committed and its answer was lost.
-    if (open === undefined) return;
+    if (open === undefined) return true;
     const subject = isInstallation ? identity.accountId : session.externalUserId;
     await lockForGrant(tx, { tenantId, appId, subject, providerUserId: identity.userId });
     const refusal = isInstallation ? null : await refuseIdentity(tx, session, identity);
@@ -163,7 +168,7 @@ async function settle(
         UPDATE authorization_session SET status = 'FAILED', failure = ${refusal}::"AuthorizationFailure",
           sealed_code = NULL, sealed_code_verifier = NULL
         WHERE id = ${sessionId}::uuid`);
-      return;
+      return true;
     }
     const { grantId } = await storeGrant(deps, tx, {
       kind: session.grantKind,
@@ -177,10 +182,12 @@ async function settle(
       UPDATE authorization_session SET status = 'COMPLETED', grant_id = ${grantId}::uuid, sealed_code = NULL,
         sealed_code_verifier = NULL
       WHERE id = ${sessionId}::uuid`);
+    return true;
   });
   deps.feed.publish(HEALTH_TOPIC);
   deps.feed.publish(authorizationTopic(sessionId));
   void revokePending(deps);
   await closeIncident(deps, appId);
+  if (!isTenantThere) throw new NotFoundError('No such tenant exists.');
   return sessionId;
 }

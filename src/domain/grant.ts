@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import sql from 'sql-template-tag';
 import type { Sql } from '../database/database.js';
+import { NotFoundError } from '../errors.js';
 import type { GrantKind, ProviderAppKind } from '../generated/prisma/enums.js';
 import type { Sealed, Sealer } from '../vault/vault.js';
 import type { TokenSet, ZoomIdentity } from '../zoom/zoom.js';
@@ -9,7 +10,8 @@ import { healthOf, nextHealth, type HealthState } from './health.js';
 import { healthFrom, recordTransitions, type HealthColumns, type Transition } from './health-event.js';
 import { forgetMeetings } from './meeting-directory.js';
 import { dropListings, planListing } from './meeting-listing.js';
-import { queueRevocation } from './revocation-queue.js';
+import { probeDelaySeconds, refreshDelaySeconds } from './refresh-delay.js';
+import { holdTenant, queueRevocation } from './revocation-queue.js';
 import { missingScopes } from './scope.js';
 
 /**
@@ -41,29 +43,6 @@ export function sealTokens(
   };
 }
 
-/**
- * When the scheduler takes a token up: a margin before it expires, at most half of its life, and up to a fifth of the
- * margin earlier at random, so that tokens issued together are not refreshed together.
- */
-export function refreshDelaySeconds(lifeSeconds: number, marginSeconds: number, random = Math.random()): number {
-  const margin = Math.min(marginSeconds, lifeSeconds / 2);
-  return Math.max(0, lifeSeconds - margin - random * margin * 0.2);
-}
-
-/**
- * When a connection is probed: after the interval, give or take a quarter at random; null where the next refresh comes
- * first, which tells as much.
- */
-export function probeDelaySeconds(
-  refreshDelay: number,
-  interval: number | null,
-  random = Math.random(),
-): number | null {
-  if (interval === null) return null;
-  const delay = interval * (0.75 + random / 2);
-  return delay < refreshDelay ? delay : null;
-}
-
 /** What a completed consent is stored from. */
 export interface GrantToStore {
   kind: GrantKind;
@@ -87,6 +66,7 @@ interface GrantRow extends HealthColumns {
  * SUPERSEDED, and records the events. All in the caller's transaction; publish `HEALTH_TOPIC` after it.
  *
  * @returns the grant's id, which stays the same when a subject connects again.
+ * @throws {NotFoundError} the tenant is gone, or being deleted.
  */
 export async function storeGrant(
   deps: Pick<Deps, 'vault' | 'settings'>,
@@ -94,6 +74,7 @@ export async function storeGrant(
   input: GrantToStore,
 ): Promise<{ grantId: string }> {
   const { identity } = input;
+  if (!(await holdTenant(tx, input.tenantId))) throw new NotFoundError('No such tenant exists.');
   // A change of what the app requires waits for this, or is seen by it.
   const [row] = await tx.query<{ requiredScopes: string[] }>(sql`
     SELECT required_scopes AS "requiredScopes" FROM provider_app WHERE id = ${input.app.id}::uuid FOR SHARE`);

@@ -1,6 +1,12 @@
 import sql from 'sql-template-tag';
 import type { Sql } from '../database/database.js';
-import { type DomainError, GrantRefusedError, InvalidInputError, RefusedByProviderError } from '../errors.js';
+import {
+  type DomainError,
+  GrantRefusedError,
+  InvalidInputError,
+  NotFoundError,
+  RefusedByProviderError,
+} from '../errors.js';
 import { HEALTH_TOPIC } from '../feed/feed.js';
 import type { ProviderAppKind } from '../generated/prisma/enums.js';
 import type { Secret } from '../secret.js';
@@ -18,7 +24,7 @@ import { openImport, type PendingImport, sealImport } from './pending-import.js'
 import { persist } from './persist.js';
 import { asDomainError, isRefusal } from './provider-failure.js';
 import { revokePending } from './revocation.js';
-import { queueRevocation } from './revocation-queue.js';
+import { holdTenant, queueRevocation } from './revocation-queue.js';
 
 /** A token this close to its end is renewed before it is used to ask whom it speaks for. */
 const EXPIRY_MARGIN_SECONDS = 30;
@@ -107,6 +113,10 @@ async function store(
   { app, pending, identity }: { app: ImportApp; pending: PendingImport; identity: ZoomIdentity },
 ): Promise<ImportOutcome> {
   const { tenantId, appId, externalUserId } = pending;
+  if (!(await holdTenant(tx, tenantId))) {
+    await surrender(deps, tx, pending);
+    return { refusal: new NotFoundError('No such tenant exists.') };
+  }
   const subject = externalUserId ?? identity.accountId;
   await lockForGrant(tx, { tenantId, appId, subject, providerUserId: identity.userId });
   const newer = await findNewer(tx, pending, { subject, providerUserId: identity.userId });

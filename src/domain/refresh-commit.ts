@@ -14,9 +14,9 @@ import { lockGrant, putOnTrial } from './grant.js';
 import { isLive, nextHealth } from './health.js';
 import { recordTransitions } from './health-event.js';
 import { persist } from './persist.js';
-import { asTable, openTokens, RENEW, type RenewedRow } from './renewal.js';
+import { asTable, openTokens, RENEW, type Renewal, type RenewedRow } from './renewal.js';
 import { revokePending } from './revocation.js';
-import { queueRevocation, reopenReceipt } from './revocation-queue.js';
+import { queueRevocation, reopenFormerReceipt, reopenReceipt } from './revocation-queue.js';
 import { missingScopes } from './scope.js';
 
 /**
@@ -24,9 +24,10 @@ import { missingScopes } from './scope.js';
  *
  * - `stored`: the credential holds it, or held it already.
  * - `dropped`: somebody ended or replaced the grant; it is worth nothing.
+ * - `gone`: the grant was removed, with its tenant; if the caller has the tokens, the provider is to be told.
  * - `undecided`: another attempt with the token before it is under way; ask again when that has ended.
  */
-export type CommitOutcome = 'stored' | 'dropped' | 'undecided';
+export type CommitOutcome = 'stored' | 'dropped' | 'gone' | 'undecided';
 
 const MAX_BATCH = 100;
 
@@ -121,7 +122,7 @@ export async function settleRenewal(
 async function storeUnderFence(deps: Deps, tx: Sql, row: RenewedRow): Promise<CommitOutcome | 'ended' | 'lost'> {
   const grant = await lockGrant(tx, row.grantId);
   const holder = await findHolder(tx, row.grantId);
-  if (grant === undefined || holder === undefined) return 'dropped';
+  if (grant === undefined || holder === undefined) return 'gone';
   const [taken] = await tx.query(sql`
     UPDATE credential c SET ${RENEW}, scopes = ${row.scopes}::text[] FROM ${asTable([row])}
     WHERE c.grant_id = new.grant_id AND c.fence = new.fence AND c.version = new.version RETURNING c.grant_id`);
@@ -141,6 +142,24 @@ async function storeUnderFence(deps: Deps, tx: Sql, row: RenewedRow): Promise<Co
   if (grant.health.reason === 'ROTATION_LOST') return 'lost';
   if (holder.state === 'IDLE') return 'dropped';
   return holder.isLeased ? 'undecided' : 'lost';
+}
+
+/**
+ * Hands tokens over to be revoked whose grant was removed while the provider renewed it. Nobody has them but the caller:
+ * the key that their row was sealed with is destroyed.
+ */
+export async function surrenderOrphan(
+  deps: Deps,
+  { grantId, tenantId, issuedAt, tokens }: Renewal,
+  appId: string,
+  patience: { patienceMs: number; hurry?: AbortSignal },
+): Promise<void> {
+  const expiresAt = new Date(issuedAt.getTime() + tokens.expiresInSeconds * 1_000);
+  await persist(deps, patience, async (tx) => {
+    await queueRevocation(deps, tx, { tenantId, appId, grantId }, { ...tokens, expiresAt });
+    await reopenFormerReceipt(tx, grantId);
+  });
+  void revokePending(deps);
 }
 
 async function findHolder(tx: Sql, grantId: string): Promise<Holder | undefined> {

@@ -2,7 +2,7 @@ import { HEALTH_TOPIC } from '../feed/feed.js';
 import type { HealthReason } from '../generated/prisma/enums.js';
 import { traceRefresh } from '../diagnostics.js';
 import type { Spooled } from '../spool/spool.js';
-import { VaultOpenError } from '../vault/errors.js';
+import { VaultOpenError, VaultUnavailableError } from '../vault/errors.js';
 import { ZoomError } from '../zoom/errors.js';
 import type { TokenSet, ZoomClient } from '../zoom/zoom.js';
 import { callAsApp, createOpenedSecrets } from './app-secret.js';
@@ -12,10 +12,10 @@ import { resumeImport } from './import-settlement.js';
 import { closeIncident, waitForIncident } from './incident.js';
 import { databaseNow, heldSeconds, takeDueLeases, takeLease, type Lease } from './lease.js';
 import { createProviderGuard, ProviderPausedError } from './provider-guard.js';
-import { createRenewalWriter, settleRenewal } from './refresh-commit.js';
+import { createRenewalWriter, settleRenewal, surrenderOrphan } from './refresh-commit.js';
 import { createRefreshQueue } from './refresh-queue.js';
 import { failForNow, giveBack, settleFailure } from './refresh-failure.js';
-import { renewedRow, spooledRow, spoolEntry, type Renewal, type RenewedRow } from './renewal.js';
+import { renewedRow, resealRow, spooledRow, spoolEntry, type Renewal, type RenewedRow } from './renewal.js';
 
 /**
  * How long a rotated token is tried to be stored before it is left to the spool. This process does not ask for the
@@ -126,7 +126,7 @@ export function createRefresher(deps: Deps): Refresher {
       const row = renewedRow(sealer, settings, renewal);
       const spooled = await keep(spoolEntry(row));
       if (spooled.isDurable) traceRefresh('spooled', lease);
-      const outcome = await store(lease, row, spooled);
+      const outcome = await store(lease, { renewal, row }, spooled);
       traceRefresh('committed', lease);
       if (lease.appIncident) await closeIncident(deps, lease.app.id);
       return outcome;
@@ -176,7 +176,11 @@ export function createRefresher(deps: Deps): Refresher {
     };
   }
 
-  async function store(lease: Lease, row: RenewedRow, spooled: Spooled): Promise<RefreshOutcome> {
+  async function store(
+    lease: Lease,
+    { renewal, row }: { renewal: Renewal; row: RenewedRow },
+    spooled: Spooled,
+  ): Promise<RefreshOutcome> {
     try {
       if (hasSame(row.scopes, lease.grantedScopes) && (await writeHealthy(row))) {
         spooled.settle();
@@ -184,6 +188,7 @@ export function createRefresher(deps: Deps): Refresher {
         return { kind: 'refreshed' };
       }
       const outcome = await settleRenewal(deps, row, patience);
+      if (outcome === 'gone') await surrenderOrphan(deps, renewal, lease.app.id, patience);
       if (outcome === 'undecided') spooled.postpone();
       else spooled.settle();
       return outcome === 'stored' ? { kind: 'refreshed' } : ELSEWHERE;
@@ -197,14 +202,16 @@ export function createRefresher(deps: Deps): Refresher {
     const { entry } = spooled;
     if (entry.kind === 'import') return resumeImport(deps, spooled);
     try {
-      const outcome = await settleRenewal(deps, spooledRow(entry), { patienceMs: 0 });
+      const row = await resealRow(deps, spooledRow(entry));
+      const outcome = await settleRenewal(deps, row, { patienceMs: 0 });
       deps.log.info('spooled tokens were looked into', { grantId: entry.grantId, reason: outcome });
       if (outcome === 'undecided') spooled.postpone();
       else spooled.settle();
     } catch (error) {
       deps.log.error('spooled tokens could not be stored', { grantId: entry.grantId, job: 'replay-spool' }, error);
       // What does not open now never will: its tenant's keys are gone.
-      if (error instanceof VaultOpenError) spooled.settle();
+      const isLost = error instanceof VaultOpenError;
+      if (isLost || (error instanceof VaultUnavailableError && error.reason === 'no-tenant-key')) spooled.settle();
       else spooled.postpone();
     }
   }

@@ -6,7 +6,8 @@ import { VaultOpenError } from '../vault/errors.js';
 import type { Sealer, Vault } from '../vault/vault.js';
 import type { TokenSet } from '../zoom/zoom.js';
 import type { Deps, DomainSettings } from './deps.js';
-import { credentialPlace, probeDelaySeconds, REFRESH_TOKEN_DAYS, refreshDelaySeconds, sealTokens } from './grant.js';
+import { credentialPlace, REFRESH_TOKEN_DAYS, sealTokens } from './grant.js';
+import { probeDelaySeconds, refreshDelaySeconds } from './refresh-delay.js';
 import type { TokensToRevoke } from './revocation-queue.js';
 
 /** Tokens that a refresh has obtained, and where they belong. They are the only ones that the provider still takes. */
@@ -130,6 +131,20 @@ export async function openTokens(vault: Vault, db: Sql, row: RenewedRow): Promis
       row.refresh && (await vault.open(db, credentialPlace(grant, 'sealed_refresh_token', version), row.refresh)),
     expiresAt: new Date(row.issuedAt.getTime() + row.lifeSeconds * 1_000),
   };
+}
+
+/**
+ * A row that has lain in a spool, sealed with the version of its tenant's key that is active now: the one it was sealed
+ * with may have been superseded, and is to be needed no longer.
+ *
+ * @throws {VaultOpenError} the tenant's key is gone.
+ * @throws {VaultUnavailableError} the key cannot be had at the moment, or the tenant has none any more.
+ */
+export async function resealRow({ vault, db }: Pick<Deps, 'vault' | 'db'>, row: RenewedRow): Promise<RenewedRow> {
+  const sealer = await vault.sealer(db, row.tenantId);
+  if (sealer.keyVersion === row.keyVersion) return row;
+  const tokens = await openTokens(vault, db, row);
+  return { ...row, ...sealTokens(sealer, { id: row.grantId, tenantId: row.tenantId }, row.version + 1, tokens) };
 }
 
 /** `new`: the rows as a table, for a statement that stores them. */

@@ -138,7 +138,7 @@ export interface RevocationScope {
  * @throws {NotFoundError} there is no such app or tenant.
  */
 export async function revokeGrants(deps: Deps, scope: RevocationScope): Promise<string> {
-  const conditions = join(await conditionsOf(deps, scope), ' AND ');
+  const conditions = join([sql`health_status <> 'REVOKED'`, ...(await conditionsOf(deps, scope))], ' AND ');
   const id = await deps.db.transaction((tx) => settleCovered(tx, conditions));
   deps.log.warn('a revocation of many grants was requested', { operation: 'revokeGrants' });
   const deadline = performance.now() + AT_ONCE_MS;
@@ -151,29 +151,39 @@ export async function revokeGrants(deps: Deps, scope: RevocationScope): Promise<
   return id;
 }
 
-/** Stores which grants a revocation covers, in statements that each stay far below the time limit. */
+/** Makes a revocation of the grants that match. @returns its id. */
 async function settleCovered(tx: Sql, conditions: SqlStatement): Promise<string> {
   const id = randomUUID();
   await tx.query(sql`INSERT INTO revocation (id, total) VALUES (${id}::uuid, 0)`);
+  await coverGrants(tx, id, conditions);
+  return id;
+}
+
+/**
+ * Adds the grants that match to a revocation which the caller's transaction has made or locked, in statements that each
+ * stay far below the time limit. Those that it covers already are left out. `endRequested` ends them.
+ */
+export async function coverGrants(tx: Sql, revocationId: string, conditions: SqlStatement): Promise<void> {
   let total = 0;
   let last: string | null = null;
   for (let count = COVERED_AT_ONCE; count === COVERED_AT_ONCE;) {
     const [page]: { count: number; last: string | null }[] = await tx.query(sql`
       WITH covered AS (
         SELECT id FROM provider_grant
-        WHERE (${last}::uuid IS NULL OR id > ${last}::uuid) AND health_status <> 'REVOKED' AND ${conditions}
+        WHERE (${last}::uuid IS NULL OR id > ${last}::uuid) AND ${conditions}
+          AND NOT EXISTS (SELECT 1 FROM revocation_receipt r
+            WHERE r.grant_id = provider_grant.id AND r.revocation_id = ${revocationId}::uuid)
         ORDER BY id LIMIT ${COVERED_AT_ONCE}
       ), receipts AS (
         INSERT INTO revocation_receipt (id, revocation_id, grant_id)
-        SELECT gen_random_uuid(), ${id}::uuid, id FROM covered
+        SELECT gen_random_uuid(), ${revocationId}::uuid, id FROM covered
       )
       SELECT count(*) AS count, (SELECT id FROM covered ORDER BY id DESC LIMIT 1) AS last FROM covered`);
     count = page?.count ?? 0;
     total += count;
     last = page?.last ?? null;
   }
-  await tx.query(sql`UPDATE revocation SET total = ${total} WHERE id = ${id}::uuid`);
-  return id;
+  await tx.query(sql`UPDATE revocation SET total = total + ${total} WHERE id = ${revocationId}::uuid`);
 }
 
 async function conditionsOf(deps: Pick<Deps, 'db'>, scope: RevocationScope): Promise<SqlStatement[]> {

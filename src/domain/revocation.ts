@@ -1,4 +1,5 @@
 import sql from 'sql-template-tag';
+import type { Sql, SqlStatement } from '../database/database.js';
 import type { Sealed } from '../vault/vault.js';
 import { ZoomError } from '../zoom/errors.js';
 import { callAsApp, type AppClient } from './app-secret.js';
@@ -13,7 +14,7 @@ const BATCH = 20;
 
 interface PendingRevocation extends AppClient {
   revocationId: string;
-  tenantId: string;
+  tenantId: string | null;
   sealedToken: Sealed;
   attempts: number;
 }
@@ -52,7 +53,7 @@ async function carryOut(deps: Deps, revocation: PendingRevocation): Promise<void
       WHERE id = ${revocationId}::uuid`);
     deps.log.warn('a revocation is not confirmed yet', {
       appId: revocation.id,
-      tenantId,
+      ...(tenantId === null ? {} : { tenantId }),
       attempt: attempts,
       ...(error instanceof ZoomError ? { errorName: error.name } : {}),
     });
@@ -61,18 +62,27 @@ async function carryOut(deps: Deps, revocation: PendingRevocation): Promise<void
 
 /**
  * Forgets a token that the provider has confirmed, and confirms the grant's receipts with its last one. Under the
- * grant's lock: of two tokens that are confirmed at once each would otherwise leave the receipts to the other.
+ * grant's lock, or that of the receipts where the grant is gone: of two tokens that are confirmed at once each would
+ * otherwise leave the receipts to the other.
  */
 async function confirm(deps: Pick<Deps, 'db'>, revocationId: string): Promise<void> {
   await deps.db.transaction(async (tx) => {
     const [grant] = await tx.query<{ id: string }>(sql`
       SELECT g.id FROM provider_grant g JOIN provider_revocation r ON r.grant_id = g.id
       WHERE r.id = ${revocationId}::uuid FOR UPDATE OF g`);
-    await tx.query(sql`DELETE FROM provider_revocation WHERE id = ${revocationId}::uuid`);
-    if (grant === undefined) return;
     await tx.query(sql`
-      UPDATE revocation_receipt SET confirmed_at = now()
-      WHERE grant_id = ${grant.id}::uuid AND ended_at IS NOT NULL AND confirmed_at IS NULL
-        AND NOT EXISTS (SELECT 1 FROM provider_revocation WHERE grant_id = ${grant.id}::uuid)`);
+      SELECT t.id FROM revocation_receipt t JOIN provider_revocation r ON r.former_grant_id = t.former_grant_id
+      WHERE r.id = ${revocationId}::uuid ORDER BY t.id FOR UPDATE OF t`);
+    const [token] = await tx.query<{ formerGrantId: string | null }>(sql`
+      DELETE FROM provider_revocation WHERE id = ${revocationId}::uuid RETURNING former_grant_id AS "formerGrantId"`);
+    if (grant !== undefined) await confirmReceipts(tx, sql`grant_id`, grant.id);
+    if (token?.formerGrantId) await confirmReceipts(tx, sql`former_grant_id`, token.formerGrantId);
   });
+}
+
+async function confirmReceipts(tx: Sql, column: SqlStatement, grantId: string): Promise<void> {
+  await tx.query(sql`
+    UPDATE revocation_receipt SET confirmed_at = now()
+    WHERE ${column} = ${grantId}::uuid AND ended_at IS NOT NULL AND confirmed_at IS NULL
+      AND NOT EXISTS (SELECT 1 FROM provider_revocation WHERE ${column} = ${grantId}::uuid)`);
 }

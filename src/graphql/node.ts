@@ -9,6 +9,7 @@ const ROW_TYPES: ReadonlySet<string> = new Set([
   'HealthEvent',
   'DeauthorizationReceipt',
   'Revocation',
+  'TenantDeletion',
   'AuthorizationSession',
 ]);
 

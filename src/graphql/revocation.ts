@@ -18,7 +18,7 @@ const RevocationReceipt = builder.prismaObject('RevocationReceipt', {
     grant: t.relation('grant', {
       type: Grant,
       nullable: true,
-      description: 'The connection; null once its provider app was removed.',
+      description: 'The connection; null once its provider app or tenant was removed.',
     }),
     endedAt: t.expose('endedAt', {
       type: 'DateTime',

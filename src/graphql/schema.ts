@@ -9,6 +9,7 @@ import './grant-import.js';
 import './health-event.js';
 import './deauthorization-receipt.js';
 import './revocation.js';
+import './tenant-deletion.js';
 import './credential.js';
 import './meeting.js';
 import './provider-token.js';

@@ -6,6 +6,7 @@ import { GrantFilter, grantPage } from './grant.js';
 import { healthEventPage, HealthEventConnection } from './health-event.js';
 import { Installation, InstallationConnection } from './installation.js';
 import { outcome, selected } from './outcome.js';
+import { TenantKey } from './tenant-key.js';
 import { UserConnection, UserConnectionConnection } from './user-connection.js';
 
 const HealthSummary = builder
@@ -23,26 +24,13 @@ const HealthSummary = builder
     }),
   });
 
-const TenantKey = builder.prismaObject('TenantKey', {
-  name: 'TenantKey',
-  description: 'The data-encryption key of a tenant. Its bytes never leave the vault.',
-  select: { tenantId: true, version: true },
-  fields: (t) => ({
-    version: t.exposeInt('version', { description: 'Which version new secrets are sealed with; counts from 1.' }),
-    createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When this version was made.' }),
-    pendingReseal: t.int({
-      description: 'Ciphertexts still sealed under an older version; 0 once re-sealing has finished.',
-      resolve: (key, _args, ctx) =>
-        ctx.prisma.credential.count({
-          where: { grant: { tenantId: key.tenantId ?? '' }, keyVersion: { lt: key.version } },
-        }),
-    }),
-  }),
-});
+/** One that is being deleted is gone for callers. */
+const OPEN = { closedAt: null };
 
 export const Tenant = builder.prismaNode('Tenant', {
   description: 'An organisation of yours: the unit of isolation, with encryption keys of its own.',
   id: { field: 'id' },
+  findUnique: (id) => ({ id, ...OPEN }),
   select: { id: true },
   fields: (t) => ({
     externalId: t.exposeString('externalId', { description: 'Your own identifier, unique: `org_acme`.' }),
@@ -135,10 +123,10 @@ builder.queryField('tenants', (t) =>
       type: Tenant,
       cursor: 'id',
       description: 'All tenants, oldest first.',
-      totalCount: (_root, _args, ctx) => ctx.prisma.tenant.count(),
+      totalCount: (_root, _args, ctx) => ctx.prisma.tenant.count({ where: OPEN }),
       resolve: (query, _root, args, ctx) => {
         checkPage(args);
-        return ctx.prisma.tenant.findMany({ ...query, orderBy: OLDEST_FIRST });
+        return ctx.prisma.tenant.findMany({ ...query, where: OPEN, orderBy: OLDEST_FIRST });
       },
     },
     TenantConnection,

@@ -5,6 +5,8 @@ import { watchLag } from '../domain/refresh-lag.js';
 import { purgeExpired } from '../domain/retention.js';
 import { revokePending } from '../domain/revocation.js';
 import { endRequested } from '../domain/revocation-request.js';
+import { createKeyForgetter, finishDeletions } from '../domain/tenant-deletion.js';
+import { rewrapKeys, tendKeys } from '../domain/tenant-key.js';
 import type { Job } from './scheduler.js';
 
 /** A job that has nothing to do right after it was done. */
@@ -21,16 +23,18 @@ const every = (intervalMs: number, name: string, run: () => Promise<void>): Job 
  * What a process does by itself. Each job may run in any number of processes at once.
  *
  * @param options `schedules`: false for a process that only serves. It still looks after the spool, which lies on its
- * own disk.
+ * own disk, and forgets keys that are destroyed.
  */
 export function createJobs(
   deps: CredentialDeps,
   { schedules, concurrency }: { schedules: boolean; concurrency: number },
 ): Job[] {
   const replaySpool = every(60_000, 'replay-spool', () => deps.refresher.replay());
-  if (!schedules) return [replaySpool];
+  const forgetKeys = every(2_000, 'forget-keys', createKeyForgetter(deps));
+  if (!schedules) return [replaySpool, forgetKeys];
   return [
     replaySpool,
+    forgetKeys,
     { name: 'refresh-due', intervalMs: 1_000, run: () => deps.refresher.refreshDue(concurrency) },
     { name: 'probe-due', intervalMs: 1_000, run: () => probeDue(deps) },
     { name: 'reconcile-meetings', intervalMs: 1_000, run: () => reconcileMeetings(deps) },
@@ -38,6 +42,9 @@ export function createJobs(
     every(30_000, 'watch-lag', () => watchLag(deps)),
     { name: 'end-requested', intervalMs: 1_000, run: () => endRequested(deps) },
     every(1_000, 'revoke-pending', () => revokePending(deps)),
+    every(5_000, 'delete-tenants', () => finishDeletions(deps)),
+    { name: 'tend-keys', intervalMs: 5_000, run: () => tendKeys(deps) },
+    { name: 'rewrap-keys', intervalMs: 30_000, run: () => rewrapKeys(deps) },
     every(600_000, 'purge-expired', () => purgeExpired(deps)),
   ];
 }

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import type { Clock } from '../clock.js';
 import type { Log } from '../log.js';
 
@@ -19,6 +20,8 @@ export interface Scheduler {
 /** Runs each job by itself until stopped. A run that fails is logged and followed by the next after the pause. */
 export function createScheduler({ jobs, clock, log }: { jobs: readonly Job[]; clock: Clock; log: Log }): Scheduler {
   const stopping = new AbortController();
+  // Each job waits on it; Node takes more than ten listeners for a leak.
+  setMaxListeners(jobs.length + 1, stopping.signal);
   let loops: Promise<void>[] = [];
 
   async function loop(job: Job): Promise<void> {

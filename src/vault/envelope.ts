@@ -1,4 +1,5 @@
 import { hkdfSync, randomFillSync, timingSafeEqual, type KeyObject } from 'node:crypto';
+import sql, { type Sql as SqlStatement } from 'sql-template-tag';
 import { Secret } from '../secret.js';
 import { decrypt, encrypt, KEY_BYTES, NONCE_BYTES, TAG_BYTES } from './aead.js';
 import { VaultError } from './errors.js';
@@ -182,6 +183,13 @@ export function inspectEnvelope(sealed: Sealed): { keyId: string; keyVersion: nu
   const keyId = `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
   return { keyId, keyVersion: envelope.readUInt32BE(KEY_VERSION_AT) };
 }
+
+/**
+ * A condition: the envelope in `column` says that it was sealed with an older version than this. For envelopes that
+ * `sealEnvelope` made.
+ */
+export const isSealedBefore = (column: SqlStatement, version: number): SqlStatement =>
+  sql`substring(${column} FROM ${KEY_VERSION_AT + 1}::int FOR ${SALT_AT - KEY_VERSION_AT}::int) < int4send(${version}::int)`;
 
 /** The same bytes as a Buffer, without a copy, once they are known to be long enough and in a format of ours. */
 function readable(sealed: Sealed): Buffer {

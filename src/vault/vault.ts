@@ -3,7 +3,9 @@ import type { Secret } from '../secret.js';
 import { EnvelopeError, inspectEnvelope, openEnvelope, sealEnvelope, type Place, type Sealed } from './envelope.js';
 import { VaultOpenError } from './errors.js';
 import { createKeyring, type KeyringOptions } from './keyring.js';
+import type { KeyCacheStats } from './key-cache.js';
 import { verifyRootKeys } from './root-key-check.js';
+import { rewrapKeys, type RootKeyProgress } from './root-key-rotation.js';
 
 export type { Place, Sealed };
 
@@ -41,6 +43,20 @@ export interface Vault {
    * @throws {VaultUnavailableError} the key could not be unwrapped.
    */
   open(sql: Sql, place: Place, sealed: Sealed): Promise<Secret>;
+  /**
+   * Gives a tenant, or the system (null), a new version of its key, which seals from now on: in this process at once, in
+   * others within seconds. What older versions sealed still opens. Opens a transaction; of several callers at once one
+   * makes the version, and all get it.
+   *
+   * @throws {VaultUnavailableError} the owner has no key, or the new one could not be wrapped. Nothing has changed then.
+   */
+  rotateKey(database: Pick<Database, 'query' | 'transaction'>, tenantId: string | null): Promise<{ version: number }>;
+  /** Forgets the keys of an owner in this process, when their rows are destroyed. */
+  forgetKeys(tenantId: string | null): void;
+  /** Wraps a batch of keys that an older root key wraps with the newest one, as `rewrapKeys` says. */
+  rewrapKeys(database: Sql): Promise<RootKeyProgress>;
+  /** How the cache of unwrapped keys does. */
+  keyCacheStats(): KeyCacheStats;
 }
 
 /** Seals with one version of one owner's key. */
@@ -76,6 +92,10 @@ export function createVault(options: KeyringOptions): VerifiableVault {
   return {
     verify: (database) => verifyRootKeys(database, options.rootKeys),
     createTenantKey: (sql, tenantId) => keyring.create(sql, tenantId),
+    rotateKey: keyring.rotate,
+    forgetKeys: keyring.forget,
+    rewrapKeys: (database) => rewrapKeys(database, options.rootKeys),
+    keyCacheStats: keyring.stats,
     sealer,
     seal: async (sql, place, secret) => {
       const { seal, keyVersion } = await sealer(sql, place.tenantId);

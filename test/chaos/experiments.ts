@@ -1,6 +1,7 @@
 import { answers } from './answers.js';
 import { endings } from './endings.js';
 import type { Experiment } from './experiment.js';
+import { keys } from './keys.js';
 import { killing } from './kill.js';
 import { masses } from './mass.js';
 import { networks } from './network.js';
@@ -23,6 +24,7 @@ const GROUPS = [
   answers,
   refusals,
   networks,
+  keys,
   endings,
   masses,
 ];

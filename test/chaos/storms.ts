@@ -9,7 +9,8 @@ import { pass, waitUntil } from './waiting.js';
 const ROUNDS = 20;
 const CREDENTIALS = 20;
 
-async function connectMany(via: Server, count: number): Promise<Connection[]> {
+/** Connections of one tenant to one app. */
+export async function connectMany(via: Server, count: number): Promise<Connection[]> {
   const app = await registerApp(via, 'USER_MANAGED');
   const tenantId = await createTenant(via);
   const connections: Connection[] = [];

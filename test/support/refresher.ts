@@ -70,6 +70,7 @@ export async function startWorkshop(settings: Partial<Deps['settings']> = {}): P
         refreshesPerSecond: 10_000,
         probeIntervalSeconds: null,
         meetingListIntervalSeconds: null,
+        keyRetirementSeconds: 86_400,
         failuresBeforeDegraded: 3,
         ...settings,
       },

@@ -30,6 +30,7 @@ export const SETTINGS: DomainSettings = {
   refreshesPerSecond: 1_000,
   probeIntervalSeconds: null,
   meetingListIntervalSeconds: null,
+  keyRetirementSeconds: 86_400,
   failuresBeforeDegraded: 3,
 };
 
