@@ -41,6 +41,8 @@ export interface Config {
   doubtSeconds: number;
   eventPollMs: number;
   maxOpenSessions: number;
+  /** Consent trips of one frontend session that may be under way at once. */
+  maxTripsPerFrontendSession: number;
 }
 
 /** The settings are not usable; one sentence for each problem. */
@@ -137,6 +139,7 @@ const Settings = z.object({
   LATCHKEY_DOUBT_SECONDS: whole(0, 600, 10),
   LATCHKEY_EVENT_POLL_MS: whole(10, 60_000, 500),
   LATCHKEY_MAX_OPEN_SESSIONS: whole(1, 1_000_000, 2_000),
+  LATCHKEY_MAX_TRIPS_PER_FRONTEND_SESSION: whole(1, 1_000, 20),
 });
 
 type Given = Record<string, string | undefined>;
@@ -218,5 +221,6 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     doubtSeconds: settings.LATCHKEY_DOUBT_SECONDS,
     eventPollMs: settings.LATCHKEY_EVENT_POLL_MS,
     maxOpenSessions: settings.LATCHKEY_MAX_OPEN_SESSIONS,
+    maxTripsPerFrontendSession: settings.LATCHKEY_MAX_TRIPS_PER_FRONTEND_SESSION,
   });
 }

@@ -11,8 +11,10 @@ import { readDevelopmentAdminKey, readRootKeys } from './development.js';
 import { createCandidateReader } from './domain/credential-reader.js';
 import type { Deps } from './domain/deps.js';
 import { createHealthEventLog } from './domain/health-event.js';
+import { createPrincipalDirectory } from './domain/principal-directory.js';
 import { createSpoolCipher } from './domain/renewal.js';
 import { createRefresher } from './domain/refresh.js';
+import { createKeyUse } from './domain/server-key.js';
 import { createHealthEventStream } from './feed/event-stream.js';
 import { createFeed } from './feed/feed.js';
 import { createAuthenticate } from './http/authenticate.js';
@@ -168,6 +170,7 @@ async function start(
       sessionSeconds: SESSION_SECONDS,
       connectCodeSeconds: CONNECT_CODE_SECONDS,
       maxOpenSessions: config.maxOpenSessions,
+      maxTripsPerFrontendSession: config.maxTripsPerFrontendSession,
       refreshMarginSeconds: config.refreshMarginSeconds,
       leaseSeconds: config.leaseSeconds,
       doubtSeconds: config.doubtSeconds,
@@ -185,15 +188,19 @@ async function start(
   const healthEvents = createHealthEventStream(createHealthEventLog(db), feed);
   const { adminKey, ...adminKeyOrigin } = await readDevelopmentAdminKey(config);
   const development = !config.production;
+  const principals = createPrincipalDirectory(deps);
+  cleanup.add(() => principals.close());
+  const keyUse = createKeyUse(deps);
+  cleanup.add(() => keyUse.record());
   const app = createApp({
-    deps: { ...deps, refresher, healthEvents, candidates: createCandidateReader(db) },
-    authenticate: createAuthenticate({ adminKey, ownOrigin: development ? publicUrl : null }),
+    deps: { ...deps, refresher, healthEvents, candidates: createCandidateReader(db), principals },
+    authenticate: createAuthenticate({ adminKey, ownOrigin: development ? publicUrl : null, principals, keyUse }),
     development,
     api: config.role !== 'worker',
   });
 
   const jobs = createJobs(
-    { ...deps, refresher },
+    { ...deps, refresher, keyUse },
     {
       schedules: config.role !== 'api',
       concurrency: config.refreshConcurrency,

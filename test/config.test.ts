@@ -49,6 +49,7 @@ test('without any setting it is a development server with a sandbox and document
     doubtSeconds: 10,
     eventPollMs: 500,
     maxOpenSessions: 2000,
+    maxTripsPerFrontendSession: 20,
   });
 });
 

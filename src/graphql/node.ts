@@ -8,6 +8,7 @@ const ROW_TYPES: ReadonlySet<string> = new Set([
   'UserConnection',
   'HealthEvent',
   'AuthorizationSession',
+  'ServerKey',
 ]);
 
 export const isUuid = (value: string): boolean => UUID.test(value);

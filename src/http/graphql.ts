@@ -3,7 +3,9 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { ExecutionResult } from 'graphql';
 import type { Log } from '../log.js';
+import { NOBODY } from '../domain/principal.js';
 import { REFUSALS, type Authenticate, type Refusal } from './authenticate.js';
+import type { Cors } from './cors.js';
 import { GRAPHQL_PATH, type Engine, type RequestContext } from './engine.js';
 import { BASE_HEADERS, methodNotAllowed, readBody, respondJson } from './respond.js';
 import { createSingleOperationRunner, type SingleOperation } from './single-operation.js';
@@ -35,19 +37,22 @@ const respondError = (res: ServerResponse, status: number, message: string, code
 export function createGraphQLHandler(options: {
   engine: Engine;
   authenticate: Authenticate;
+  cors: Cors;
   log: Log;
   graphiql: boolean;
 }) {
-  const { engine, authenticate, log, graphiql } = options;
+  const { engine, authenticate, cors, log, graphiql } = options;
   const runSingle = createSingleOperationRunner(engine);
 
   return async function handle(req: IncomingMessage, res: ServerResponse): Promise<void> {
     const { method, headers } = req;
     if (graphiql && method === 'GET' && asksForPage(headers.accept)) {
       // The page holds nothing; what it asks for later is authenticated. Without a query there is nothing to execute.
-      return viaEngine(req, res, null, { principal: nobody }, GRAPHQL_PATH);
+      return viaEngine(req, res, null, { principal: NOBODY }, GRAPHQL_PATH);
     }
-    const authentication = authenticate(headers.authorization, headers);
+    if (isPreflight(req)) return cors.preflight(req, res);
+    if (headers.origin !== undefined) await cors.allow(req, res);
+    const authentication = await authenticate(headers.authorization, headers);
     if ('refusal' in authentication) {
       if (authentication.refusal !== 'UNAUTHENTICATED')
         log.warn('a caller was refused', { code: authentication.refusal });
@@ -104,14 +109,8 @@ export function createGraphQLHandler(options: {
   }
 }
 
-/** Who asks for the GraphiQL page; may not do anything. */
-const nobody: RequestContext['principal'] = {
-  kind: 'SERVER_KEY',
-  permissions: [],
-  tenantId: null,
-  externalUserId: null,
-  expiresAt: null,
-};
+const isPreflight = ({ method, headers }: IncomingMessage): boolean =>
+  method === 'OPTIONS' && headers.origin !== undefined && headers['access-control-request-method'] !== undefined;
 
 const asksForPage = (accept: string | undefined): boolean =>
   accept !== undefined && accept.includes('text/html') && !accept.includes('application/json');

@@ -61,6 +61,7 @@ export async function startWorkshop(settings: Partial<Deps['settings']> = {}): P
         sessionSeconds: 600,
         connectCodeSeconds: 120,
         maxOpenSessions: 100,
+        maxTripsPerFrontendSession: 100,
         refreshMarginSeconds: 600,
         leaseSeconds: 5,
         doubtSeconds: 1,

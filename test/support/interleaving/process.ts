@@ -21,6 +21,7 @@ export const SETTINGS: DomainSettings = {
   sessionSeconds: 600,
   connectCodeSeconds: 120,
   maxOpenSessions: 10,
+  maxTripsPerFrontendSession: 10,
   refreshMarginSeconds: 300,
   leaseSeconds: 30,
   doubtSeconds: 10,
