@@ -205,7 +205,8 @@ builder.mutationField('completeAuthorization', (t) =>
         connectCode: input.connectCode,
         userId: input.userId ?? null,
       });
-      return ctx.prisma.authorizationSession.findUniqueOrThrow({ ...selected(query), where: { id } });
+      // Whoever spent its connect code is told the outcome, also of a trip that they did not begin and otherwise cannot see.
+      return ctx.db.prisma.authorizationSession.findUniqueOrThrow({ ...selected(query), where: { id } });
     },
   }),
 );
