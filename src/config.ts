@@ -43,6 +43,8 @@ export interface Config {
   maxOpenSessions: number;
   /** Consent trips of one frontend session that may be under way at once. */
   maxTripsPerFrontendSession: number;
+  /** Wrong keys from one address that are looked at within a minute, by each process. */
+  maxFailedAttempts: number;
 }
 
 /** The settings are not usable; one sentence for each problem. */
@@ -139,6 +141,7 @@ const Settings = z.object({
   LATCHKEY_DOUBT_SECONDS: whole(0, 600, 10),
   LATCHKEY_EVENT_POLL_MS: whole(10, 60_000, 500),
   LATCHKEY_MAX_OPEN_SESSIONS: whole(1, 1_000_000, 2_000),
+  LATCHKEY_MAX_FAILED_ATTEMPTS: whole(1, 1_000_000, 100),
   LATCHKEY_MAX_TRIPS_PER_FRONTEND_SESSION: whole(1, 1_000, 20),
 });
 
@@ -222,5 +225,6 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     eventPollMs: settings.LATCHKEY_EVENT_POLL_MS,
     maxOpenSessions: settings.LATCHKEY_MAX_OPEN_SESSIONS,
     maxTripsPerFrontendSession: settings.LATCHKEY_MAX_TRIPS_PER_FRONTEND_SESSION,
+    maxFailedAttempts: settings.LATCHKEY_MAX_FAILED_ATTEMPTS,
   });
 }

@@ -18,6 +18,7 @@ import { createKeyUse } from './domain/server-key.js';
 import { createHealthEventStream } from './feed/event-stream.js';
 import { createFeed } from './feed/feed.js';
 import { createAuthenticate } from './http/authenticate.js';
+import { createFailedAttempts } from './http/failed-attempts.js';
 import { respondJson } from './http/respond.js';
 import type { Log } from './log.js';
 import { createSandbox, type Sandbox } from './sandbox/sandbox.js';
@@ -194,7 +195,13 @@ async function start(
   cleanup.add(() => keyUse.record());
   const app = createApp({
     deps: { ...deps, refresher, healthEvents, candidates: createCandidateReader(db), principals },
-    authenticate: createAuthenticate({ adminKey, ownOrigin: development ? publicUrl : null, principals, keyUse }),
+    authenticate: createAuthenticate({
+      adminKey,
+      ownOrigin: development ? publicUrl : null,
+      principals,
+      keyUse,
+      failedAttempts: createFailedAttempts(config.maxFailedAttempts),
+    }),
     development,
     api: config.role !== 'worker',
   });

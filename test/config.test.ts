@@ -50,6 +50,7 @@ test('without any setting it is a development server with a sandbox and document
     eventPollMs: 500,
     maxOpenSessions: 2000,
     maxTripsPerFrontendSession: 20,
+    maxFailedAttempts: 100,
   });
 });
 

@@ -7,17 +7,19 @@ import { createPrincipalDirectory } from '../src/domain/principal-directory.js';
 import { PERMISSIONS } from '../src/domain/principal.js';
 import { createKeyUse } from '../src/domain/server-key.js';
 import { createAuthenticate } from '../src/http/authenticate.js';
+import { createFailedAttempts } from '../src/http/failed-attempts.js';
 import { createLog } from '../src/log.js';
 import { Secret } from '../src/secret.js';
 import { dumpDatabase } from './support/canary.js';
 import { connectUser } from './support/connections.js';
 import { callerOf, codeOf, CREATE_SERVER_KEY, createServerKey, revokeServerKey } from './support/principals.js';
+import { SHARED_ROOT_KEY, startSecondServer } from './support/second-server.js';
 import { startTestServer } from './support/server.js';
 import { createTenant } from './support/story.js';
 import { openSse, openWebSocket } from './support/streams.js';
 import { until } from './support/until.js';
 
-const server = await startTestServer();
+const server = await startTestServer({ LATCHKEY_ROOT_KEY: SHARED_ROOT_KEY });
 const VIEWER = '{ viewer { kind permissions tenant { externalId } externalUserId expiresAt } }';
 
 /** The server's own way to tell who is calling, on the same database, with its statements counted. */
@@ -34,8 +36,9 @@ function countingAuthenticate() {
     ownOrigin: null,
     principals,
     keyUse: createKeyUse(deps),
+    failedAttempts: createFailedAttempts(100),
   });
-  return { counted, ask: (token: string) => authenticate(`Bearer ${token}`, {}) };
+  return { counted, ask: (token: string) => authenticate(`Bearer ${token}`, { headers: {}, address: undefined }) };
 }
 
 describe('a server key', () => {
@@ -157,6 +160,40 @@ describe('a server key', () => {
       const answer = await server.graphql(VIEWER, {}, { ...key.headers, ...mark } as Record<string, string>);
       expect([answer.status, codeOf(answer)]).toEqual([403, 'SERVER_KEY_IN_BROWSER']);
     }
+  });
+});
+
+describe('wrong keys', () => {
+  test('are told to wait after a hundred a minute, while the right ones get in from the same address', async () => {
+    const strict = await startSecondServer(server.db);
+    const key = await createServerKey(server, { permissions: ['CONNECTIONS_READ'] });
+    const ask = (token: string) =>
+      fetch(`${strict.url}/graphql`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json', authorization: `Bearer ${token}` },
+        body: JSON.stringify({ query: VIEWER }),
+      });
+    const statuses: number[] = [];
+    for (let attempt = 0; attempt < 100; attempt += 1) statuses.push((await ask(`wrong-${attempt}`)).status);
+    expect(new Set(statuses)).toEqual(new Set([401]));
+    const limited = await ask('wrong');
+    expect([limited.status, await limited.json()]).toEqual([
+      429,
+      { errors: [{ message: expect.any(String), extensions: { code: 'TOO_MANY_ATTEMPTS' } }] },
+    ]);
+    const wait = Number(limited.headers.get('retry-after'));
+    expect(wait).toBeGreaterThan(30);
+    expect(wait).toBeLessThanOrEqual(60);
+    expect((await ask(key.token)).status).toBe(200);
+    await strict.close();
+  });
+
+  test('for one key count together, from wherever they come', async () => {
+    const attempts = createFailedAttempts(2);
+    expect(await attempts.note(['10.0.0.1', 'the key'])).toBeNull();
+    expect(await attempts.note(['10.0.0.2', 'the key'])).toBeNull();
+    expect(await attempts.note(['10.0.0.3', 'the key'])).toBeGreaterThan(50);
+    expect(await attempts.note(['10.0.0.4', 'another key'])).toBeNull();
   });
 });
 

@@ -1,19 +1,29 @@
 import { timingSafeEqual } from 'node:crypto';
-import type { IncomingHttpHeaders } from 'node:http';
-import { parseApiToken } from '../domain/api-token.js';
+import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
+import { type ApiToken, parseApiToken } from '../domain/api-token.js';
 import type { PrincipalDirectory } from '../domain/principal-directory.js';
 import { ADMIN, type Principal } from '../domain/principal.js';
 import { hashToken } from '../domain/random-token.js';
 import type { KeyUse } from '../domain/server-key.js';
 import type { Secret } from '../secret.js';
+import type { FailedAttempts } from './failed-attempts.js';
 
 /** Why a caller is not let in. */
-export type Refusal = 'UNAUTHENTICATED' | 'SERVER_KEY_IN_BROWSER' | 'ORIGIN_NOT_ALLOWED';
+export type Refusal = 'UNAUTHENTICATED' | 'TOO_MANY_ATTEMPTS' | 'SERVER_KEY_IN_BROWSER' | 'ORIGIN_NOT_ALLOWED';
 
-export type Authentication = { principal: Principal } | { refusal: Refusal };
+export type Authentication = { principal: Principal } | { refusal: Refusal; retryAfterSeconds?: number };
 
 /** @throws whatever the database reports, where it must be asked and cannot. */
-export type Authenticate = (authorization: string | undefined, headers: IncomingHttpHeaders) => Promise<Authentication>;
+export type Authenticate = (
+  authorization: string | undefined,
+  from: { headers: IncomingHttpHeaders; address: string | undefined },
+) => Promise<Authentication>;
+
+/** What of a request says where it comes from. */
+export const sourceOf = ({ headers, socket }: IncomingMessage): Parameters<Authenticate>[1] => ({
+  headers,
+  address: socket.remoteAddress,
+});
 
 /**
  * What only browsers send, and always send with a request that a page makes. `Sec-Fetch-Mode` is not among it: other
@@ -42,21 +52,31 @@ export function createAuthenticate(options: {
   ownOrigin: string | null;
   principals: PrincipalDirectory;
   keyUse: KeyUse;
+  failedAttempts: FailedAttempts;
 }): Authenticate {
-  const { ownOrigin, principals, keyUse } = options;
+  const { ownOrigin, principals, keyUse, failedAttempts } = options;
   const adminHash = hashToken(options.adminKey.reveal());
 
-  async function identify(key: string): Promise<Principal | null> {
-    const token = parseApiToken(key);
+  async function identify(key: string, token: ApiToken | null): Promise<Principal | null> {
     // Hashes have one length whatever was sent, and comparing them takes one time.
     if (token === null) return timingSafeEqual(hashToken(key), adminHash) ? ADMIN : null;
     return principals.find(token);
   }
 
-  return async (authorization, headers) => {
+  /** The id in a well-formed key counts, too: it is what somebody would guess at from many addresses. */
+  async function refuse(address: string | undefined, token: ApiToken | null): Promise<Authentication> {
+    const names = [...(address === undefined ? [] : [address]), ...(token === null ? [] : [token.id])];
+    const retryAfterSeconds = await failedAttempts.note(names);
+    return retryAfterSeconds === null
+      ? { refusal: 'UNAUTHENTICATED' }
+      : { refusal: 'TOO_MANY_ATTEMPTS', retryAfterSeconds };
+  }
+
+  return async (authorization, { headers, address }) => {
     const key = /^Bearer +(\S+)$/i.exec(authorization ?? '')?.[1];
-    const principal = key === undefined ? null : await identify(key);
-    if (principal === null) return { refusal: 'UNAUTHENTICATED' };
+    const token = key === undefined ? null : parseApiToken(key);
+    const principal = key === undefined ? null : await identify(key, token);
+    if (principal === null) return refuse(address, token);
     if (principal.kind === 'FRONTEND_SESSION') {
       return isAtHome(principal, headers.origin) ? { principal } : { refusal: 'ORIGIN_NOT_ALLOWED' };
     }
@@ -70,6 +90,7 @@ export function createAuthenticate(options: {
 /** What a refused caller is told, over HTTP. */
 export const REFUSALS: Record<Refusal, { status: number; message: string }> = {
   UNAUTHENTICATED: { status: 401, message: 'Send a valid server key as "Authorization: Bearer <key>".' },
+  TOO_MANY_ATTEMPTS: { status: 429, message: 'Too many attempts with wrong keys. Try again later.' },
   SERVER_KEY_IN_BROWSER: { status: 403, message: 'A server key must not be used from a browser.' },
   ORIGIN_NOT_ALLOWED: { status: 403, message: 'The frontend session must not be used from this origin.' },
 };

@@ -4,7 +4,7 @@ import { pipeline } from 'node:stream/promises';
 import type { ExecutionResult } from 'graphql';
 import type { Log } from '../log.js';
 import { NOBODY } from '../domain/principal.js';
-import { REFUSALS, type Authenticate, type Refusal } from './authenticate.js';
+import { REFUSALS, sourceOf, type Authenticate, type Refusal } from './authenticate.js';
 import type { Cors } from './cors.js';
 import { GRAPHQL_PATH, type Engine, type RequestContext } from './engine.js';
 import { BASE_HEADERS, methodNotAllowed, readBody, respondJson } from './respond.js';
@@ -12,9 +12,15 @@ import { createSingleOperationRunner, type SingleOperation } from './single-oper
 
 const MAX_BODY_BYTES = 102_400;
 
-function respondRefusal(res: ServerResponse, refusal: Refusal): void {
+function respondRefusal(
+  res: ServerResponse,
+  { refusal, retryAfterSeconds }: { refusal: Refusal; retryAfterSeconds?: number },
+): void {
   const { status, message } = REFUSALS[refusal];
-  const headers: Record<string, string> = status === 401 ? { 'www-authenticate': 'Bearer' } : {};
+  const headers: Record<string, string> = {
+    ...(status === 401 ? { 'www-authenticate': 'Bearer' } : {}),
+    ...(retryAfterSeconds === undefined ? {} : { 'retry-after': String(retryAfterSeconds) }),
+  };
   respondJson(res, status, { errors: [{ message, extensions: { code: refusal } }] }, headers);
 }
 
@@ -52,11 +58,11 @@ export function createGraphQLHandler(options: {
     }
     if (isPreflight(req)) return cors.preflight(req, res);
     if (headers.origin !== undefined) await cors.allow(req, res);
-    const authentication = await authenticate(headers.authorization, headers);
+    const authentication = await authenticate(headers.authorization, sourceOf(req));
     if ('refusal' in authentication) {
       if (authentication.refusal !== 'UNAUTHENTICATED')
         log.warn('a caller was refused', { code: authentication.refusal });
-      return respondRefusal(res, authentication.refusal);
+      return respondRefusal(res, authentication);
     }
     const context = { principal: authentication.principal };
     if (method !== 'GET' && method !== 'POST') return methodNotAllowed(res, 'GET, POST');

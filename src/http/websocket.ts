@@ -14,7 +14,7 @@ import type { WebSocket } from 'ws';
 import type { PrincipalDirectory } from '../domain/principal-directory.js';
 import type { Principal } from '../domain/principal.js';
 import type { Log } from '../log.js';
-import type { Authenticate } from './authenticate.js';
+import { type Authenticate, sourceOf } from './authenticate.js';
 import type { Engine } from './engine.js';
 import { endOf } from './principal-stream.js';
 
@@ -61,7 +61,7 @@ export function createWebSocketHandler(options: {
         const authorization = connectionParams?.authorization;
         const authentication = await authenticate(
           typeof authorization === 'string' ? authorization : undefined,
-          extra.request.headers,
+          sourceOf(extra.request),
         );
         if ('refusal' in authentication) {
           log.warn('a WebSocket was refused', { code: authentication.refusal });
