@@ -3,6 +3,7 @@ import type { Duplex } from 'node:stream';
 import sql from 'sql-template-tag';
 import type { GraphQLDeps } from './graphql/context.js';
 import type { Authenticate } from './http/authenticate.js';
+import { createCors } from './http/cors.js';
 import { createEngine, GRAPHQL_PATH } from './http/engine.js';
 import { createGraphQLHandler } from './http/graphql.js';
 import { createCallbackHandler, createStartHandler } from './http/oauth.js';
@@ -35,8 +36,14 @@ export interface AppOptions {
 export function createApp({ deps, authenticate, development, api }: AppOptions): App {
   const { log } = deps;
   const engine = createEngine(deps, { development });
-  const graphql = createGraphQLHandler({ engine, authenticate, log, graphiql: development });
-  const webSocket = createWebSocketHandler({ engine, authenticate, log });
+  const graphql = createGraphQLHandler({
+    engine,
+    authenticate,
+    cors: createCors(deps.db),
+    log,
+    graphiql: development,
+  });
+  const webSocket = createWebSocketHandler({ engine, authenticate, principals: deps.principals, log });
   let draining = false;
 
   const ready: Handler = async (_req, res) => {

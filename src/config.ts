@@ -46,6 +46,10 @@ export interface Config {
   /** How far the time that a webhook was signed at may be from ours. */
   webhookToleranceSeconds: number;
   keyRetirementSeconds: number;
+  /** Consent trips of one frontend session that may be under way at once. */
+  maxTripsPerFrontendSession: number;
+  /** Wrong keys from one address that are looked at within a minute, by each process. */
+  maxFailedAttempts: number;
 }
 
 /** The settings are not usable; one sentence for each problem. */
@@ -145,6 +149,8 @@ const Settings = z.object({
   LATCHKEY_MAX_OPEN_SESSIONS: whole(1, 1_000_000, 2_000),
   LATCHKEY_WEBHOOK_TOLERANCE_SECONDS: whole(1, 86_400, 300),
   LATCHKEY_KEY_RETIREMENT_SECONDS: whole(1, 31_536_000, 86_400),
+  LATCHKEY_MAX_FAILED_ATTEMPTS: whole(1, 1_000_000, 100),
+  LATCHKEY_MAX_TRIPS_PER_FRONTEND_SESSION: whole(1, 1_000, 20),
 });
 
 type Given = Record<string, string | undefined>;
@@ -229,5 +235,7 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     maxOpenSessions: settings.LATCHKEY_MAX_OPEN_SESSIONS,
     webhookToleranceSeconds: settings.LATCHKEY_WEBHOOK_TOLERANCE_SECONDS,
     keyRetirementSeconds: settings.LATCHKEY_KEY_RETIREMENT_SECONDS,
+    maxTripsPerFrontendSession: settings.LATCHKEY_MAX_TRIPS_PER_FRONTEND_SESSION,
+    maxFailedAttempts: settings.LATCHKEY_MAX_FAILED_ATTEMPTS,
   });
 }

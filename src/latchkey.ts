@@ -11,11 +11,14 @@ import { readDevelopmentAdminKey, readRootKeys } from './development.js';
 import { createCandidateReader } from './domain/credential-reader.js';
 import type { Deps } from './domain/deps.js';
 import { createHealthEventLog } from './domain/health-event.js';
+import { createPrincipalDirectory } from './domain/principal-directory.js';
 import { createSpoolCipher } from './domain/renewal.js';
 import { createRefresher } from './domain/refresh.js';
+import { createKeyUse } from './domain/server-key.js';
 import { createHealthEventStream } from './feed/event-stream.js';
 import { createFeed } from './feed/feed.js';
 import { createAuthenticate } from './http/authenticate.js';
+import { createFailedAttempts } from './http/failed-attempts.js';
 import { respondJson } from './http/respond.js';
 import type { Log } from './log.js';
 import { createSandbox, type Sandbox } from './sandbox/sandbox.js';
@@ -170,6 +173,7 @@ async function start(
       maxOpenSessions: config.maxOpenSessions,
       webhookToleranceSeconds: config.webhookToleranceSeconds,
       keyRetirementSeconds: config.keyRetirementSeconds,
+      maxTripsPerFrontendSession: config.maxTripsPerFrontendSession,
       refreshMarginSeconds: config.refreshMarginSeconds,
       leaseSeconds: config.leaseSeconds,
       doubtSeconds: config.doubtSeconds,
@@ -190,15 +194,25 @@ async function start(
   const renewals = new Map();
   const { adminKey, ...adminKeyOrigin } = await readDevelopmentAdminKey(config);
   const development = !config.production;
+  const principals = createPrincipalDirectory(deps);
+  cleanup.add(() => principals.close());
+  const keyUse = createKeyUse(deps);
+  cleanup.add(() => keyUse.record());
   const app = createApp({
-    deps: { ...deps, refresher, healthEvents, candidates, renewals },
-    authenticate: createAuthenticate({ adminKey, ownOrigin: development ? publicUrl : null }),
+    deps: { ...deps, refresher, healthEvents, candidates, renewals, principals },
+    authenticate: createAuthenticate({
+      adminKey,
+      ownOrigin: development ? publicUrl : null,
+      principals,
+      keyUse,
+      failedAttempts: createFailedAttempts(config.maxFailedAttempts),
+    }),
     development,
     api: config.role !== 'worker',
   });
 
   const jobs = createJobs(
-    { ...deps, refresher, candidates, renewals },
+    { ...deps, refresher, candidates, renewals, keyUse },
     {
       schedules: config.role !== 'api',
       concurrency: config.refreshConcurrency,

@@ -237,14 +237,22 @@ describe('a server key in a page', () => {
     await page.context().close();
   });
 
-  test('does not get through from a page of the product at all', async () => {
+  test('is refused from a page of the product, too', async () => {
     const { product, context } = await prepare();
     const page = await context.newPage();
     await page.goto(`${product.origin}/popup`);
-    expect(await page.evaluate(call(`${server.url}/graphql`, 'org_from_the_product'))).toBe(
-      'TypeError: Failed to fetch',
-    );
-    expect(await server.db.prisma.tenant.count({ where: { externalId: 'org_from_the_product' } })).toBe(0);
+    const answer = await page.evaluate(call(`${server.url}/graphql`, 'org_from_the_product'));
+    expect(answer).toMatchObject({ status: 403, text: expect.stringContaining('SERVER_KEY_IN_BROWSER') });
     await context.close();
+  });
+
+  test('does not get through from a page of an origin that no tenant allows', async () => {
+    const foreign = await startProduct(server);
+    const page = await (await browser.newContext()).newPage();
+    await page.goto(`${foreign.origin}/popup`);
+    expect(await page.evaluate(call(`${server.url}/graphql`, 'org_from_elsewhere'))).toBe('TypeError: Failed to fetch');
+    const externalId = { in: ['org_from_the_product', 'org_from_elsewhere'] };
+    expect(await server.db.prisma.tenant.count({ where: { externalId } })).toBe(0);
+    await page.context().close();
   });
 });

@@ -52,6 +52,8 @@ test('without any setting it is a development server with a sandbox and document
     maxOpenSessions: 2000,
     webhookToleranceSeconds: 300,
     keyRetirementSeconds: 86_400,
+    maxTripsPerFrontendSession: 20,
+    maxFailedAttempts: 100,
   });
 });
 

@@ -185,15 +185,22 @@ test('a field that holds a token, secret, code or key is a Secret, which nothing
   expect(suspicious.map(({ place }) => place)).toEqual(expect.arrayContaining([...ABOUT_SECRETS]));
 });
 
-test('a Secret is answered in few places', () => {
+test('a Secret is answered in few places only', () => {
   const secrets = fields().filter(({ field }) => getNamedType(field.type).name === 'Secret');
-  expect(secrets.map(({ place }) => place)).toEqual(['Credential.accessToken', 'ProviderToken.token', 'SignedUrl.url']);
+  expect(secrets.map(({ place }) => place).toSorted()).toEqual([
+    'Credential.accessToken',
+    'FrontendSession.token',
+    'ProviderToken.token',
+    'ServerKey.key',
+    'SignedUrl.url',
+  ]);
 });
 
 test('everything with an id of its own can be fetched again by it', () => {
   for (const type of types.filter((each) => isObjectType(each))) {
     const id = type.getFields()['id'];
-    if (id === undefined) continue;
+    // What a session is, its holder asks as `viewer`; its token could not be shown again.
+    if (id === undefined || type.name === 'FrontendSession') continue;
     expect([type.name, String(id.type)]).toEqual([type.name, 'ID!']);
     expect([type.name, type.getInterfaces().map((each) => each.name)]).toEqual([
       type.name,

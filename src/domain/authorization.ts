@@ -12,6 +12,7 @@ import type {
 import { Secret } from '../secret.js';
 import { createCodeVerifier, codeChallengeOf } from '../zoom/pkce.js';
 import type { Deps } from './deps.js';
+import type { Principal } from './principal.js';
 import { redirectUriOf } from './provider-app.js';
 import { createRandomToken, hashToken } from './random-token.js';
 import { checkReturnAddress } from './return-address.js';
@@ -54,30 +55,47 @@ async function chooseApp(tx: Sql, input: BeginInput): Promise<{ id: string; key:
   return only;
 }
 
+/** A browser begins for its own user only, and comes back to where it was told. */
+function bindToSession({ externalUserId, returnTo }: Principal, input: BeginInput): BeginInput {
+  if (externalUserId !== null && input.userId !== externalUserId) {
+    throw new InvalidInputError('The frontend session acts for another user.', ['input', 'userId']);
+  }
+  if (returnTo !== null && input.returnTo !== null && input.returnTo !== returnTo) {
+    throw new InvalidInputError('The frontend session returns to another address.', ['input', 'returnTo']);
+  }
+  return { ...input, returnTo: input.returnTo ?? returnTo };
+}
+
 /**
  * Makes a session for one trip through the provider's consent screen. Nothing is asked of the provider yet.
  *
+ * @param principal who begins. A frontend session is remembered: no other may complete.
  * @returns its id; the browser begins at `/oauth/start/{id}`.
- * @throws {LimitExceededError} the tenant has too many open sessions; they close by themselves.
+ * @throws {LimitExceededError} the tenant or the frontend session has too many open sessions; they close by themselves.
  */
-export async function beginAuthorizationSession(deps: Deps, input: BeginInput): Promise<string> {
-  requireExternalId(input.userId, ['input', 'userId']);
-  const tenant = await requireTenant(deps.db, input.tenantId);
+export async function beginAuthorizationSession(deps: Deps, principal: Principal, given: BeginInput): Promise<string> {
+  requireExternalId(given.userId, ['input', 'userId']);
+  const tenant = await requireTenant(deps.db, given.tenantId);
+  const input = bindToSession(principal, given);
   const returnTo = input.returnTo === null ? null : checkReturnAddress(input.returnTo, tenant.allowedOrigins);
   const app = await chooseApp(deps.db, input);
-  const { maxOpenSessions, sessionSeconds, publicUrl } = deps.settings;
+  const { maxOpenSessions, maxTripsPerFrontendSession, sessionSeconds, publicUrl } = deps.settings;
+  const frontendSessionId = principal.kind === 'FRONTEND_SESSION' ? principal.id : null;
   const id = randomUUID();
   const [created] = await deps.db.query(sql`
     INSERT INTO authorization_session (id, tenant_id, app_id, grant_kind, external_user_id, return_to,
-      allow_identity_change, redirect_uri, status, expires_at)
+      frontend_session_id, allow_identity_change, redirect_uri, status, expires_at)
     SELECT ${id}::uuid, ${tenant.id}::uuid, ${app.id}::uuid, ${input.grantKind}::"GrantKind", ${input.userId}, ${returnTo},
-      ${input.allowIdentityChange}, ${redirectUriOf(publicUrl, app.key)}, 'PENDING',
+      ${frontendSessionId}::uuid, ${input.allowIdentityChange}, ${redirectUriOf(publicUrl, app.key)}, 'PENDING',
       now() + make_interval(secs => ${sessionSeconds})
     WHERE (SELECT count(*) FROM authorization_session
       WHERE tenant_id = ${tenant.id}::uuid AND status = 'PENDING' AND expires_at > now()) < ${maxOpenSessions}
+      AND (${frontendSessionId}::uuid IS NULL OR (SELECT count(*) FROM authorization_session
+        WHERE tenant_id = ${tenant.id}::uuid AND frontend_session_id = ${frontendSessionId}::uuid
+          AND status = 'PENDING' AND expires_at > now()) < ${maxTripsPerFrontendSession})
     RETURNING id`);
   if (created === undefined) {
-    throw new LimitExceededError('The tenant has too many open authorization sessions.', sessionSeconds);
+    throw new LimitExceededError('Too many authorization sessions are open.', sessionSeconds);
   }
   return id;
 }

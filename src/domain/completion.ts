@@ -20,6 +20,7 @@ import { storeGrant, supersedeOthers } from './grant.js';
 import { recordTransitions } from './health-event.js';
 import { closeIncident, openIncident } from './incident.js';
 import { persist } from './persist.js';
+import type { Principal } from './principal.js';
 import { hashToken } from './random-token.js';
 import { revokePending } from './revocation.js';
 import { holdTenant, queueRevocation } from './revocation-queue.js';
@@ -34,6 +35,7 @@ interface SpentSession extends AppClient {
   appKind: ProviderAppKind;
   grantKind: GrantKind;
   externalUserId: string;
+  frontendSessionId: string | null;
   allowIdentityChange: boolean;
   redirectUri: string;
   sealedCode: Sealed;
@@ -46,19 +48,21 @@ interface SpentSession extends AppClient {
  * The connect code is spent whatever the outcome. A refusal leaves the session FAILED with its reason; an authorization
  * code that was not redeemed is dropped, tokens that were obtained and refused are revoked at the provider.
  *
+ * @param principal who completes: the frontend session that began, or a server key.
  * @param input `userId`: the user who is signed in to the product now, as the server key's holder knows.
  * @returns the session's id.
  * @throws {NotFoundError} the connect code is unknown, spent or expired.
  */
 export async function completeAuthorization(
   deps: Deps,
+  principal: Principal,
   input: { connectCode: string; userId: string | null },
 ): Promise<string> {
-  if (input.userId === null) {
+  if (principal.kind === 'SERVER_KEY' && input.userId === null) {
     throw new InvalidInputError('Name the user who is signed in to your product.', ['input', 'userId']);
   }
-  const session = await spendConnectCode(deps, input.connectCode);
-  if (session.externalUserId !== input.userId) return fail(deps, session, 'INITIATOR_MISMATCH');
+  const session = await spendConnectCode(deps, input.connectCode, principal.tenantId);
+  if (!isInitiator(session, principal, input.userId)) return fail(deps, session, 'INITIATOR_MISMATCH');
   const startedAt = performance.now();
   let tokens: TokenSet;
   let identity: ZoomIdentity;
@@ -82,15 +86,27 @@ export async function completeAuthorization(
   return settle(deps, session, { tokens, identity, ageSeconds });
 }
 
-async function spendConnectCode(deps: Deps, connectCode: string): Promise<SpentSession> {
+/**
+ * Whether the one who completes is the one who began: the same frontend session, or the backend, which knows who is
+ * signed in to the product.
+ */
+const isInitiator = (session: SpentSession, principal: Principal, userId: string | null): boolean =>
+  principal.kind === 'FRONTEND_SESSION'
+    ? session.frontendSessionId === principal.id && (userId ?? session.externalUserId) === session.externalUserId
+    : session.externalUserId === userId;
+
+/** @param tenantId the only tenant whose codes can be spent; null: any. */
+async function spendConnectCode(deps: Deps, connectCode: string, tenantId: string | null): Promise<SpentSession> {
   const hash = hashToken(connectCode);
   const [session] = await deps.db.query<SpentSession>(sql`
     UPDATE authorization_session s SET connect_code_hash = NULL,
       expires_at = greatest(s.expires_at, now() + interval '1 minute')
     FROM provider_app a
-    WHERE a.id = s.app_id AND s.connect_code_hash = ${hash} AND s.status = 'AWAITING_COMPLETION' AND s.expires_at > now()
+    WHERE a.id = s.app_id AND s.connect_code_hash = ${hash}
+      AND (${tenantId}::uuid IS NULL OR s.tenant_id = ${tenantId}::uuid) AND s.status = 'AWAITING_COMPLETION' AND s.expires_at > now()
     RETURNING s.id AS "sessionId", s.tenant_id AS "tenantId", s.app_id AS "appId", a.kind AS "appKind",
       s.grant_kind AS "grantKind", s.external_user_id AS "externalUserId",
+      s.frontend_session_id AS "frontendSessionId",
       s.allow_identity_change AS "allowIdentityChange", s.redirect_uri AS "redirectUri", s.sealed_code AS "sealedCode",
       s.sealed_code_verifier AS "sealedCodeVerifier", a.id, a.environment, a.client_id AS "clientId",
       a.secret_version AS "secretVersion", a.sealed_client_secret AS "sealedClientSecret",

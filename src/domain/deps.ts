@@ -16,6 +16,8 @@ export interface DomainSettings {
   connectCodeSeconds: number;
   /** Open authorization sessions that one tenant may have. */
   maxOpenSessions: number;
+  /** Open authorization sessions that one frontend session may have. */
+  maxTripsPerFrontendSession: number;
   /** A token is refreshed this long before it expires, at most half of its life. */
   refreshMarginSeconds: number;
   /** How long one process may refresh a credential before another may look into it. Above the provider deadline. */

@@ -14,6 +14,7 @@ import { Grant } from './grant.js';
 import { described } from './health.js';
 import { requireRowId, rowId } from './ids.js';
 import { outcome, selected } from './outcome.js';
+import { ownTenantId } from './reach.js';
 
 const AuthorizationStatus = builder.enumType('AuthorizationStatus', {
   description: 'How far a trip through the consent screen has come.',
@@ -125,9 +126,9 @@ builder.mutationField('beginInstallation', (t) =>
     errors: outcome('authorizationSession', 'The session; send the browser to its `startUrl`.', BEGIN_ERRORS),
     args: { input: t.arg({ type: BeginInstallationInput, required: true, description: 'Who and where.' }) },
     resolve: async (query, _root, { input }, ctx) => {
-      const id = await beginAuthorizationSession(ctx, {
+      const id = await beginAuthorizationSession(ctx, ctx.principal, {
         grantKind: 'INSTALLATION',
-        tenantId: input.tenantId,
+        tenantId: ownTenantId(ctx, input.tenantId),
         userId: input.userId,
         appId: appIdOf(input.appId),
         returnTo: input.returnTo ?? null,
@@ -165,9 +166,9 @@ builder.mutationField('beginAuthorization', (t) =>
     errors: outcome('authorizationSession', 'The session; send the browser to its `startUrl`.', BEGIN_ERRORS),
     args: { input: t.arg({ type: BeginAuthorizationInput, required: true, description: 'Who and where.' }) },
     resolve: async (query, _root, { input }, ctx) => {
-      const id = await beginAuthorizationSession(ctx, {
+      const id = await beginAuthorizationSession(ctx, ctx.principal, {
         grantKind: 'USER_CONNECTION',
-        tenantId: input.tenantId,
+        tenantId: ownTenantId(ctx, input.tenantId),
         userId: input.userId,
         appId: appIdOf(input.appId),
         returnTo: input.returnTo ?? null,
@@ -200,8 +201,12 @@ builder.mutationField('completeAuthorization', (t) =>
     errors: outcome('authorizationSession', 'The session, COMPLETED or FAILED.', [NotFoundError, InvalidInputError]),
     args: { input: t.arg({ type: CompleteAuthorizationInput, required: true, description: 'The proof.' }) },
     resolve: async (query, _root, { input }, ctx) => {
-      const id = await completeAuthorization(ctx, { connectCode: input.connectCode, userId: input.userId ?? null });
-      return ctx.prisma.authorizationSession.findUniqueOrThrow({ ...selected(query), where: { id } });
+      const id = await completeAuthorization(ctx, ctx.principal, {
+        connectCode: input.connectCode,
+        userId: input.userId ?? null,
+      });
+      // Whoever spent its connect code is told the outcome, also of a trip that they did not begin and otherwise cannot see.
+      return ctx.db.prisma.authorizationSession.findUniqueOrThrow({ ...selected(query), where: { id } });
     },
   }),
 );

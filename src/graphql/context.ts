@@ -2,31 +2,13 @@ import type { PrismaClient } from '../generated/prisma/client.js';
 import type { Renewals } from '../domain/credential.js';
 import type { CandidateReader } from '../domain/credential-reader.js';
 import type { Deps } from '../domain/deps.js';
+import type { PrincipalDirectory } from '../domain/principal-directory.js';
+import type { Principal } from '../domain/principal.js';
 import type { Refresher } from '../domain/refresh.js';
 import type { HealthEventStream } from '../feed/event-stream.js';
+import { scopedPrisma } from './scoped-prisma.js';
 
-export const PERMISSIONS = [
-  'CREDENTIALS_READ',
-  'CONNECTIONS_READ',
-  'CONNECTIONS_WRITE',
-  'TENANTS_WRITE',
-  'PROVIDER_APPS_WRITE',
-  'SESSIONS_CREATE',
-  'KEYS_WRITE',
-  'AUDIT_READ',
-] as const;
-
-export type Permission = (typeof PERMISSIONS)[number];
-
-/** Who is calling, established before anything of the request is parsed. */
-export interface Principal {
-  kind: 'SERVER_KEY' | 'FRONTEND_SESSION';
-  permissions: readonly Permission[];
-  /** Null: not restricted to a tenant. */
-  tenantId: string | null;
-  externalUserId: string | null;
-  expiresAt: Date | null;
-}
+export { PERMISSIONS, type Permission, type Principal } from '../domain/principal.js';
 
 /** What outlives a request and every resolver may use. */
 export interface GraphQLDeps extends Deps {
@@ -34,10 +16,24 @@ export interface GraphQLDeps extends Deps {
   candidates: CandidateReader;
   renewals: Renewals;
   healthEvents: HealthEventStream;
+  principals: PrincipalDirectory;
 }
 
 /** What resolvers are given. */
 export interface Context extends GraphQLDeps {
+  /** Reads what the principal may see, and nothing else. */
   prisma: PrismaClient;
   principal: Principal;
+}
+
+/**
+ * Makes the context of an operation. The only place where a way to the database is given to a principal: whatever else
+ * must hold for their statements belongs here.
+ */
+export function createContextFactory(deps: GraphQLDeps): (principal: Principal) => Context {
+  return (principal) => {
+    const prisma = scopedPrisma(deps.db.prisma, principal);
+    // What is shared is inherited instead of copied for every request.
+    return Object.assign(Object.create(deps) as GraphQLDeps, { principal, prisma });
+  };
 }

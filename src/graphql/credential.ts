@@ -12,6 +12,7 @@ import { Grant } from './grant.js';
 import { HealthReason } from './health.js';
 import { requireGrantId } from './ids.js';
 import { Provider } from './provider.js';
+import { ownTenantId } from './reach.js';
 
 const Credential = builder.objectRef<CredentialShape>('Credential').implement({
   description:
@@ -93,7 +94,7 @@ builder.queryField('credential', (t) =>
     args: { input: t.arg({ type: CredentialInput, required: true, description: 'Which one.' }) },
     resolve: (_root, { input }, ctx) =>
       readCredential(ctx, {
-        tenantId: input.tenantId,
+        tenantId: ownTenantId(ctx, input.tenantId),
         userId: input.userId ?? null,
         kind: input.credentialFor === 'INSTALLATION' ? 'INSTALLATION' : 'USER_CONNECTION',
         grantId: input.grantId ? requireGrantId(input.grantId) : null,

@@ -11,6 +11,7 @@ import { builder } from './builder.js';
 import { Grant } from './grant.js';
 import { requireRowId } from './ids.js';
 import { outcome, selected } from './outcome.js';
+import { ownTenantId } from './reach.js';
 
 const ImportGrantInput = builder.inputType('ImportGrantInput', {
   description: 'Tokens that were obtained elsewhere, and whose they are.',
@@ -48,7 +49,7 @@ builder.mutationField('importGrant', (t) =>
     resolve: async (query, _root, { input }, ctx) => {
       const { accessToken } = input;
       const id = await importGrant(ctx, {
-        tenantId: input.tenantId,
+        tenantId: ownTenantId(ctx, input.tenantId),
         userId: input.userId ?? null,
         appId: requireRowId(input.appId, 'ProviderApp'),
         accessToken: accessToken === null || accessToken === undefined ? null : new Secret(accessToken),

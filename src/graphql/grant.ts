@@ -5,8 +5,11 @@ import { checkGrant, refreshGrant } from '../domain/grant-check.js';
 import { describedScope } from '../zoom-scopes/catalogue.js';
 import { builder } from './builder.js';
 import { checkPage, isGiven, OLDEST_FIRST } from './connection.js';
+import type { Context } from './context.js';
 import { Health, HealthStatus } from './health.js';
 import { NO_ROW, requireRowId, rowId } from './ids.js';
+import { ownGrantId } from './reach.js';
+import { visibleGrants } from './scoped-prisma.js';
 import { outcome, selected } from './outcome.js';
 import { Provider } from './provider.js';
 import { Scope } from './scope.js';
@@ -143,10 +146,19 @@ export function whereOf(filter: typeof GrantFilter.$inferInput | null | undefine
   };
 }
 
-/** The condition and order of a page of grants of one kind. @throws BAD_USER_INPUT as `checkPage`. */
-export function grantPage(kind: GrantKind, args: { filter?: typeof GrantFilter.$inferInput | null | undefined }) {
+/**
+ * The condition and order of a page of grants of one kind, among those that the caller may see.
+ *
+ * @throws BAD_USER_INPUT as `checkPage`.
+ */
+export function grantPage(
+  { principal }: Pick<Context, 'principal'>,
+  kind: GrantKind,
+  args: { filter?: typeof GrantFilter.$inferInput | null | undefined },
+) {
   checkPage(args);
-  return { where: { ...whereOf(args.filter), kind }, orderBy: OLDEST_FIRST };
+  const where: Prisma.GrantWhereInput = { AND: [whereOf(args.filter), visibleGrants(principal)], kind };
+  return { where, orderBy: OLDEST_FIRST };
 }
 
 const GRANT_ERRORS = [NotFoundError, ReauthorizationRequiredError, ProviderUnavailableError];
@@ -164,7 +176,10 @@ builder.mutationField('refreshGrant', (t) =>
     errors: outcome('grant', 'The connection, with its renewed credential.', GRANT_ERRORS),
     args: { input: t.arg({ type: RefreshGrantInput, required: true, description: 'Which.' }) },
     resolve: async (query, _root, { input }, ctx) => {
-      const id = await refreshGrant(ctx, requireRowId(input.id, 'Installation', 'UserConnection'));
+      const id = await refreshGrant(
+        ctx,
+        await ownGrantId(ctx, requireRowId(input.id, 'Installation', 'UserConnection')),
+      );
       return ctx.prisma.grant.findUniqueOrThrow({ ...selected(query), where: { id } });
     },
   }),
@@ -183,7 +198,7 @@ builder.mutationField('checkGrant', (t) =>
     errors: outcome('grant', 'The connection, with its present health.', GRANT_ERRORS),
     args: { input: t.arg({ type: CheckGrantInput, required: true, description: 'Which.' }) },
     resolve: async (query, _root, { input }, ctx) => {
-      const id = await checkGrant(ctx, requireRowId(input.id, 'Installation', 'UserConnection'));
+      const id = await checkGrant(ctx, await ownGrantId(ctx, requireRowId(input.id, 'Installation', 'UserConnection')));
       return ctx.prisma.grant.findUniqueOrThrow({ ...selected(query), where: { id } });
     },
   }),

@@ -122,7 +122,7 @@ builder.queryField('healthEvents', (t) =>
   t.connection(
     {
       type: HealthEvent,
-      description: 'Health transitions of all connections, oldest first.',
+      description: 'Health transitions of all connections that the caller may see, oldest first.',
       args: { filter: t.arg({ type: HealthEventFilter, description: 'Only those that match.' }) },
       resolve: (_root, args, ctx, info) =>
         healthEventPage(ctx, info, args, {
@@ -153,6 +153,10 @@ builder.subscriptionField('healthChanged', (t) =>
   }),
 );
 
+/** Within a tenant, only whoever acts for one user must be asked about each event. */
+const isVisible = async ({ principal, prisma }: Context, { id }: { id: string }): Promise<boolean> =>
+  principal.externalUserId === null || (await prisma.healthEvent.count({ where: { id } })) === 1;
+
 async function* subscribeToHealth(
   ctx: Context,
   args: {
@@ -168,10 +172,14 @@ async function* subscribeToHealth(
     ? await ctx.prisma.tenant.findUnique({ where: { externalId: args.tenantId }, select: { id: true } })
     : null;
   const tenantId = isGiven(args.tenantId) ? (tenant?.id ?? NO_ROW) : null;
-  yield* ctx.healthEvents.subscribe({
+  const own = ctx.principal.tenantId;
+  const events = ctx.healthEvents.subscribe({
     after,
     matches: (event) =>
-      (tenantId === null || event.tenantId === tenantId) && (grantId === null || event.grantId === grantId),
+      (own === null || event.tenantId === own) &&
+      (tenantId === null || event.tenantId === tenantId) &&
+      (grantId === null || event.grantId === grantId),
     signal,
   });
+  for await (const event of events) if (await isVisible(ctx, event)) yield event;
 }

@@ -5,8 +5,9 @@ import { builder } from './builder.js';
 import type { Context } from './context.js';
 import { TOTAL_COUNT, totalCountOf } from './connection.js';
 import { Grant, GrantFilter, grantPage, ProviderUser, providerUserColumns, providerUserOf, whereOf } from './grant.js';
-import { requireRowId } from './ids.js';
+import { NO_ROW, requireRowId } from './ids.js';
 import { outcome, selected } from './outcome.js';
+import { ownGrantId, ownTenantId } from './reach.js';
 import { UserConnection, UserConnectionConnection } from './user-connection.js';
 
 export const Installation = builder.prismaNode('Grant', {
@@ -35,7 +36,7 @@ export const Installation = builder.prismaNode('Grant', {
         totalCount: async (grant, args, ctx) =>
           ctx.prisma.grant.count({ where: { ...whereOf(args.filter), ...(await accountOf(ctx, grant.id)) } }),
         resolve: async (query, grant, args, ctx) => {
-          const { where, orderBy } = grantPage('USER_CONNECTION', args);
+          const { where, orderBy } = grantPage(ctx, 'USER_CONNECTION', args);
           return ctx.prisma.grant.findMany({
             ...query,
             where: { ...where, ...(await accountOf(ctx, grant.id)) },
@@ -88,11 +89,12 @@ builder.queryField('installations', (t) =>
     {
       type: Installation,
       cursor: 'id',
-      description: 'Installations of all tenants, oldest first.',
+      description: 'Installations of all tenants that the caller may see, oldest first.',
       args: { filter: t.arg({ type: GrantFilter, description: 'Only those that match.' }) },
       totalCount: (_root, args, ctx) =>
         ctx.prisma.grant.count({ where: { ...whereOf(args.filter), kind: 'INSTALLATION' } }),
-      resolve: (query, _root, args, ctx) => ctx.prisma.grant.findMany({ ...query, ...grantPage('INSTALLATION', args) }),
+      resolve: (query, _root, args, ctx) =>
+        ctx.prisma.grant.findMany({ ...query, ...grantPage(ctx, 'INSTALLATION', args) }),
     },
     InstallationConnection,
   ),
@@ -123,7 +125,11 @@ builder.mutationField('connectServerToServer', (t) =>
     ]),
     args: { input: t.arg({ type: ConnectServerToServerInput, required: true, description: 'What to install.' }) },
     resolve: async (query, _root, { input }, ctx) => {
-      const id = await connectServerToServer(ctx, { ...input, appId: requireRowId(input.appId, 'ProviderApp') });
+      const id = await connectServerToServer(ctx, {
+        ...input,
+        tenantId: ownTenantId(ctx, input.tenantId),
+        appId: requireRowId(input.appId, 'ProviderApp'),
+      });
       return ctx.prisma.grant.findUniqueOrThrow({ ...selected(query), where: { id } });
     },
   }),
@@ -141,6 +147,17 @@ const RevokeInstallationInput = builder.inputType('RevokeInstallationInput', {
   }),
 });
 
+/**
+ * An installation serves the whole tenant, so a browser that acts for one user ends it only if it may make one.
+ *
+ * @returns an id that nothing has where the caller may not end it.
+ */
+async function endable(ctx: Context, id: string): Promise<string> {
+  const { externalUserId, actions } = ctx.principal;
+  if (externalUserId !== null && !actions.includes('CONNECT_INSTALLATION')) return NO_ROW;
+  return ownGrantId(ctx, id);
+}
+
 builder.mutationField('revokeInstallation', (t) =>
   t.prismaField({
     type: Installation,
@@ -151,7 +168,7 @@ builder.mutationField('revokeInstallation', (t) =>
     resolve: async (query, _root, { input }, ctx) => {
       const { includeUsers } = input;
       const id = await revokeGrant(ctx, {
-        id: requireRowId(input.id, 'Installation'),
+        id: await endable(ctx, requireRowId(input.id, 'Installation')),
         kind: 'INSTALLATION',
         includeUsers,
       });

@@ -4,7 +4,6 @@ import type { Context } from './context.js';
 import { Grant } from './grant.js';
 import { NO_ROW } from './ids.js';
 import { selected } from './outcome.js';
-import { requirePermission } from './permission.js';
 
 export const MeetingInput = builder.inputType('MeetingInput', {
   description: 'Which meeting.',
@@ -21,7 +20,6 @@ export const MeetingInput = builder.inputType('MeetingInput', {
 
 /** @throws FORBIDDEN. */
 export function meetingQueryOf(input: typeof MeetingInput.$inferInput, ctx: Context): MeetingQuery {
-  requirePermission(ctx, 'CREDENTIALS_READ');
   const { meetingId, tenantId } = input;
   return { meetingId, tenantId: tenantId ?? null, onlyTenantId: ctx.principal.tenantId };
 }

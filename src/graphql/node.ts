@@ -11,6 +11,7 @@ const ROW_TYPES: ReadonlySet<string> = new Set([
   'Revocation',
   'TenantDeletion',
   'AuthorizationSession',
+  'ServerKey',
 ]);
 
 export const isUuid = (value: string): boolean => UUID.test(value);

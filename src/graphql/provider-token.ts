@@ -16,7 +16,6 @@ import { builder } from './builder.js';
 import type { Context } from './context.js';
 import { Grant } from './grant.js';
 import { MeetingInput, meetingQueryOf } from './meeting.js';
-import { requirePermission } from './permission.js';
 
 const ProviderToken = builder.objectRef<ProviderTokenShape>('ProviderToken').implement({
   description: 'A token that Zoom minted for one purpose, just now. It is not stored here.',
@@ -71,7 +70,6 @@ const ZakTokenInput = builder.inputType('ZakTokenInput', {
 
 /** @throws FORBIDDEN. */
 function userQueryOf<Input extends { tenantId: string; userId: string }>(input: Input, ctx: Context) {
-  requirePermission(ctx, 'CREDENTIALS_READ');
   return { ...input, onlyTenantId: ctx.principal.tenantId };
 }
 

@@ -15,7 +15,10 @@ import './meeting.js';
 import './provider-token.js';
 import './signed-url.js';
 import './viewer.js';
+import './server-key.js';
+import './frontend-session.js';
 import { builder } from './builder.js';
+import { guard } from './guard.js';
 
-/** The public schema, built once from the noun modules. */
-export const schema = builder.toSchema();
+/** The public schema, built once from the noun modules, with its access rules before every resolver. */
+export const schema = guard(builder.toSchema());

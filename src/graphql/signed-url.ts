@@ -4,7 +4,6 @@ import type { Secret } from '../secret.js';
 import { builder } from './builder.js';
 import { requireGrantId } from './ids.js';
 import { outcome, selected } from './outcome.js';
-import { requirePermission } from './permission.js';
 import { Tenant } from './tenant.js';
 
 const SignedUrl = builder.objectRef<{ url: Secret; expiresAt: Date }>('SignedUrl').implement({
@@ -65,7 +64,6 @@ builder.mutationField('createSignedUrl', (t) =>
     errors: outcome('signedUrl', 'The URL.', [NotFoundError, GrantNotFoundError, InvalidInputError]),
     args: { input: t.arg({ type: CreateSignedUrlInput, required: true, description: 'What it gives.' }) },
     resolve: (_root, { input }, ctx) => {
-      requirePermission(ctx, 'CREDENTIALS_READ');
       const { tenantId, ttlSeconds } = input;
       return createSignedUrl(ctx, { tenantId, ttlSeconds, onlyTenantId: ctx.principal.tenantId, ...targetOf(input) });
     },
@@ -85,7 +83,6 @@ builder.mutationField('revokeSignedUrls', (t) =>
     errors: outcome('tenant', 'The tenant.', [NotFoundError]),
     args: { input: t.arg({ type: RevokeSignedUrlsInput, required: true, description: 'Whose.' }) },
     resolve: async (query, _root, { input }, ctx) => {
-      requirePermission(ctx, 'CREDENTIALS_READ');
       const id = await revokeSignedUrls(ctx, { tenantId: input.tenantId, onlyTenantId: ctx.principal.tenantId });
       return ctx.prisma.tenant.findUniqueOrThrow({ ...selected(query), where: { id } });
     },

@@ -2,6 +2,7 @@ import { pendingReseal, rotateTenantKey } from '../domain/tenant-key.js';
 import { NotFoundError } from '../errors.js';
 import { builder } from './builder.js';
 import { outcome, selected } from './outcome.js';
+import { ownTenantId } from './reach.js';
 
 export const TenantKey = builder.prismaObject('TenantKey', {
   name: 'TenantKey',
@@ -34,7 +35,7 @@ builder.mutationField('rotateTenantKey', (t) =>
     errors: outcome('tenantKey', 'The new version.', [NotFoundError]),
     args: { input: t.arg({ type: RotateTenantKeyInput, required: true, description: 'Whose key.' }) },
     resolve: async (query, _root, { input }, ctx) => {
-      const tenantId = await rotateTenantKey(ctx, input);
+      const tenantId = await rotateTenantKey(ctx, { tenantId: ownTenantId(ctx, input.tenantId) });
       return ctx.prisma.tenantKey.findFirstOrThrow({ ...selected(query), where: { tenantId, active: true } });
     },
   }),

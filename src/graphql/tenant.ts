@@ -6,6 +6,7 @@ import { GrantFilter, grantPage } from './grant.js';
 import { healthEventPage, HealthEventConnection } from './health-event.js';
 import { Installation, InstallationConnection } from './installation.js';
 import { outcome, selected } from './outcome.js';
+import { ownTenantId } from './reach.js';
 import { TenantKey } from './tenant-key.js';
 import { UserConnection, UserConnectionConnection } from './user-connection.js';
 
@@ -50,7 +51,7 @@ export const Tenant = builder.prismaNode('Tenant', {
         totalCount: true,
         description: 'Its installations, oldest first.',
         args: { filter: t.arg({ type: GrantFilter, description: 'Only those that match.' }) },
-        query: (args) => grantPage('INSTALLATION', args),
+        query: (args, ctx) => grantPage(ctx, 'INSTALLATION', args),
       },
       InstallationConnection,
     ),
@@ -62,7 +63,7 @@ export const Tenant = builder.prismaNode('Tenant', {
         totalCount: true,
         description: 'Its user connections, oldest first.',
         args: { filter: t.arg({ type: GrantFilter, description: 'Only those that match.' }) },
-        query: (args) => grantPage('USER_CONNECTION', args),
+        query: (args, ctx) => grantPage(ctx, 'USER_CONNECTION', args),
       },
       UserConnectionConnection,
     ),
@@ -122,7 +123,7 @@ builder.queryField('tenants', (t) =>
     {
       type: Tenant,
       cursor: 'id',
-      description: 'All tenants, oldest first.',
+      description: 'All tenants that the caller may see, oldest first.',
       totalCount: (_root, _args, ctx) => ctx.prisma.tenant.count({ where: OPEN }),
       resolve: (query, _root, args, ctx) => {
         checkPage(args);
@@ -178,7 +179,7 @@ builder.mutationField('updateTenant', (t) =>
     errors: outcome('tenant', 'The tenant as it is now.', [NotFoundError, InvalidInputError]),
     args: { input: t.arg({ type: UpdateTenantInput, required: true, description: 'What to change.' }) },
     resolve: async (query, _root, { input }, ctx) => {
-      const id = await updateTenant(ctx, input);
+      const id = await updateTenant(ctx, { ...input, tenantId: ownTenantId(ctx, input.tenantId) });
       return ctx.prisma.tenant.findUniqueOrThrow({ ...selected(query), where: { id } });
     },
   }),

@@ -5,6 +5,7 @@ import { TOTAL_COUNT, totalCountOf } from './connection.js';
 import { Grant, GrantFilter, grantPage, ProviderUser, providerUserColumns, providerUserOf, whereOf } from './grant.js';
 import { requireRowId } from './ids.js';
 import { outcome, selected } from './outcome.js';
+import { ownGrantId } from './reach.js';
 
 export const UserConnection = builder.prismaNode('Grant', {
   variant: 'UserConnection',
@@ -45,12 +46,12 @@ builder.queryField('userConnections', (t) =>
     {
       type: UserConnection,
       cursor: 'id',
-      description: 'User connections of all tenants, oldest first.',
+      description: 'User connections of all tenants that the caller may see, oldest first.',
       args: { filter: t.arg({ type: GrantFilter, description: 'Only those that match.' }) },
       totalCount: (_root, args, ctx) =>
         ctx.prisma.grant.count({ where: { ...whereOf(args.filter), kind: 'USER_CONNECTION' } }),
       resolve: (query, _root, args, ctx) =>
-        ctx.prisma.grant.findMany({ ...query, ...grantPage('USER_CONNECTION', args) }),
+        ctx.prisma.grant.findMany({ ...query, ...grantPage(ctx, 'USER_CONNECTION', args) }),
     },
     UserConnectionConnection,
   ),
@@ -69,7 +70,7 @@ builder.mutationField('revokeUserConnection', (t) =>
     errors: outcome('userConnection', 'The user connection, ended.', [NotFoundError]),
     args: { input: t.arg({ type: RevokeUserConnectionInput, required: true, description: 'What to end.' }) },
     resolve: async (query, _root, { input }, ctx) => {
-      const id = requireRowId(input.id, 'UserConnection');
+      const id = await ownGrantId(ctx, requireRowId(input.id, 'UserConnection'));
       await revokeGrant(ctx, { id, kind: 'USER_CONNECTION', includeUsers: false });
       return ctx.prisma.grant.findUniqueOrThrow({ ...selected(query), where: { id } });
     },

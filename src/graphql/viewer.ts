@@ -21,7 +21,7 @@ const PERMISSION_DESCRIPTIONS: Record<PermissionValue, string> = {
   AUDIT_READ: 'Read the audit trail.',
 };
 
-const Permission = builder.enumType('Permission', {
+export const Permission = builder.enumType('Permission', {
   description: 'What a caller may do.',
   values: Object.fromEntries(
     PERMISSIONS.map((name) => [name, { value: name, description: PERMISSION_DESCRIPTIONS[name] }]),

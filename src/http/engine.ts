@@ -7,8 +7,9 @@ import { createYoga, isAsyncIterable, type Plugin, type YogaServerInstance } fro
 import { renderGraphiQL } from '@graphql-yoga/render-graphiql';
 import { isOutage } from '../database/outage.js';
 import { VaultError } from '../vault/errors.js';
-import type { Context, GraphQLDeps, Principal } from '../graphql/context.js';
+import { type Context, createContextFactory, type GraphQLDeps, type Principal } from '../graphql/context.js';
 import { schema } from '../graphql/schema.js';
+import { endWithPrincipal } from './principal-stream.js';
 
 export const GRAPHQL_PATH = '/graphql';
 
@@ -83,14 +84,17 @@ function publicError(error: GraphQLError): GraphQLError {
   return extended(error, { code: code ?? 'BAD_USER_INPUT', ...(isVariable ? { http: BAD_REQUEST } : {}) });
 }
 
-/** A stream that fails says so in one last result and ends, over every transport. */
-const lastResultOfFailedStreams: Plugin = {
-  onSubscribe: () => ({
+/** A stream that fails, or whose holder comes to an end, says so in one last result and ends, over every transport. */
+const createStreamEnds = ({ principals }: GraphQLDeps): Plugin<Context> => ({
+  onSubscribe: ({ args }) => ({
     onSubscribeResult: ({ result, setResult }) => {
-      if (isAsyncIterable(result)) setResult(endWithErrors(result as AsyncIterableIterator<ExecutionResult>));
+      if (!isAsyncIterable(result)) return;
+      const { principal } = args.contextValue as Context;
+      const stream = endWithErrors(result as AsyncIterableIterator<ExecutionResult>);
+      setResult(endWithPrincipal(stream, principal, principals));
     },
   }),
-};
+});
 
 function endWithErrors(results: AsyncIterableIterator<ExecutionResult>): AsyncIterableIterator<ExecutionResult> {
   let failed = false;
@@ -165,10 +169,7 @@ function createMask(deps: GraphQLDeps) {
  */
 export function createEngine(deps: GraphQLDeps, { development }: { development: boolean }): Engine {
   const mask = createMask(deps);
-  const shared = { ...deps, prisma: deps.db.prisma };
-  // What is shared is inherited instead of copied for every request.
-  const createContext = ({ principal }: RequestContext): Context =>
-    Object.assign(Object.create(shared) as typeof shared, { principal });
+  const createContext = createContextFactory(deps);
   const yoga = createYoga<RequestContext, Context>({
     schema,
     graphqlEndpoint: GRAPHQL_PATH,
@@ -193,10 +194,11 @@ export function createEngine(deps: GraphQLDeps, { development }: { development: 
         return deps.log.error('the GraphQL server failed', {}, error);
       },
     },
-    context: ({ principal }) => ({ ...shared, principal }),
+    // Copied into the engine's own context, which inherits nothing.
+    context: ({ principal }) => ({ ...deps, ...createContext(principal) }),
     plugins: [
       documentErrorCodes,
-      lastResultOfFailedStreams,
+      createStreamEnds(deps),
       maxTokensPlugin({ n: MAX_TOKENS, exposeLimits: true }),
       // Fields count, however they are spread over fragments.
       maxDepthPlugin({ n: MAX_DEPTH, flattenFragments: true, ...REPORTED }),
@@ -204,5 +206,5 @@ export function createEngine(deps: GraphQLDeps, { development }: { development: 
       maxDirectivesPlugin({ n: MAX_DIRECTIVES, ...REPORTED }),
     ],
   });
-  return { yoga, createContext, mask };
+  return { yoga, createContext: ({ principal }) => createContext(principal), mask };
 }

@@ -3,17 +3,18 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { ExecutionResult } from 'graphql';
 import type { Log } from '../log.js';
-import { REFUSALS, type Authenticate, type Refusal } from './authenticate.js';
+import { NOBODY } from '../domain/principal.js';
+import { REFUSALS, refusalHeaders, sourceOf, type Authenticate, type Refused } from './authenticate.js';
+import type { Cors } from './cors.js';
 import { GRAPHQL_PATH, type Engine, type RequestContext } from './engine.js';
 import { BASE_HEADERS, methodNotAllowed, readBody, respondJson } from './respond.js';
 import { createSingleOperationRunner, type SingleOperation } from './single-operation.js';
 
 const MAX_BODY_BYTES = 102_400;
 
-function respondRefusal(res: ServerResponse, refusal: Refusal): void {
-  const { status, message } = REFUSALS[refusal];
-  const headers: Record<string, string> = status === 401 ? { 'www-authenticate': 'Bearer' } : {};
-  respondJson(res, status, { errors: [{ message, extensions: { code: refusal } }] }, headers);
+function respondRefusal(res: ServerResponse, refused: Refused): void {
+  const { status, message } = REFUSALS[refused.refusal];
+  respondJson(res, status, { errors: [{ message, extensions: { code: refused.refusal } }] }, refusalHeaders(refused));
 }
 
 const respondError = (res: ServerResponse, status: number, message: string, code: string): void =>
@@ -35,23 +36,26 @@ const respondError = (res: ServerResponse, status: number, message: string, code
 export function createGraphQLHandler(options: {
   engine: Engine;
   authenticate: Authenticate;
+  cors: Cors;
   log: Log;
   graphiql: boolean;
 }) {
-  const { engine, authenticate, log, graphiql } = options;
+  const { engine, authenticate, cors, log, graphiql } = options;
   const runSingle = createSingleOperationRunner(engine);
 
   return async function handle(req: IncomingMessage, res: ServerResponse): Promise<void> {
     const { method, headers } = req;
     if (graphiql && method === 'GET' && asksForPage(headers.accept)) {
       // The page holds nothing; what it asks for later is authenticated. Without a query there is nothing to execute.
-      return viaEngine(req, res, null, { principal: nobody }, GRAPHQL_PATH);
+      return viaEngine(req, res, null, { principal: NOBODY }, GRAPHQL_PATH);
     }
-    const authentication = authenticate(headers.authorization, headers);
+    if (isPreflight(req)) return cors.preflight(req, res);
+    if (headers.origin !== undefined) await cors.allow(req, res);
+    const authentication = await authenticate(headers.authorization, sourceOf(req));
     if ('refusal' in authentication) {
       if (authentication.refusal !== 'UNAUTHENTICATED')
         log.warn('a caller was refused', { code: authentication.refusal });
-      return respondRefusal(res, authentication.refusal);
+      return respondRefusal(res, authentication);
     }
     const context = { principal: authentication.principal };
     if (method !== 'GET' && method !== 'POST') return methodNotAllowed(res, 'GET, POST');
@@ -104,14 +108,8 @@ export function createGraphQLHandler(options: {
   }
 }
 
-/** Who asks for the GraphiQL page; may not do anything. */
-const nobody: RequestContext['principal'] = {
-  kind: 'SERVER_KEY',
-  permissions: [],
-  tenantId: null,
-  externalUserId: null,
-  expiresAt: null,
-};
+const isPreflight = ({ method, headers }: IncomingMessage): boolean =>
+  method === 'OPTIONS' && headers.origin !== undefined && headers['access-control-request-method'] !== undefined;
 
 const asksForPage = (accept: string | undefined): boolean =>
   accept !== undefined && accept.includes('text/html') && !accept.includes('application/json');

@@ -13,7 +13,7 @@ import {
   RefusedByProviderError,
 } from '../errors.js';
 import { rowId } from '../graphql/ids.js';
-import { type Authenticate, REFUSALS } from './authenticate.js';
+import { type Authenticate, refusalHeaders, REFUSALS, sourceOf } from './authenticate.js';
 import { notFound, respond, respondJson } from './respond.js';
 
 /** How long whoever was not served for reasons of our own should wait. */
@@ -80,10 +80,10 @@ export function createTokenHandler(
       respondJson(res, 401, { error: 'The URL is not signed rightly, or its time is over.' });
       return null;
     }
-    const authentication = authenticate(req.headers.authorization, req.headers);
+    const authentication = await authenticate(req.headers.authorization, sourceOf(req));
     if ('refusal' in authentication) {
       const { status, message } = REFUSALS[authentication.refusal];
-      respondJson(res, status, { error: message }, status === 401 ? { 'www-authenticate': 'Bearer' } : {});
+      respondJson(res, status, { error: message }, refusalHeaders(authentication));
       return null;
     }
     const { kind, permissions, tenantId } = authentication.principal;

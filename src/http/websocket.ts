@@ -10,28 +10,42 @@ import {
   type GraphQLError,
   type GraphQLFormattedError,
 } from 'graphql';
-import type { Principal } from '../graphql/context.js';
+import type { WebSocket } from 'ws';
+import type { PrincipalDirectory } from '../domain/principal-directory.js';
+import type { Principal } from '../domain/principal.js';
 import type { Log } from '../log.js';
-import type { Authenticate } from './authenticate.js';
+import { type Authenticate, sourceOf } from './authenticate.js';
 import type { Engine } from './engine.js';
+import { endOf } from './principal-stream.js';
 
 const MAX_MESSAGE_BYTES = 102_400;
 const INIT_TIMEOUT_MS = 3_000;
 const CLOSE_PATIENCE_MS = 1_000;
 
+/** "Forbidden" of the protocol, after which clients may try again with another session. */
+const FORBIDDEN = 4_403;
+
 interface Extra extends Record<PropertyKey, unknown> {
   request: IncomingMessage;
+  socket: WebSocket;
   principal?: Principal;
+  unwatch?: () => void;
 }
 
 /**
  * Serves operations over WebSocket with the `graphql-transport-ws` protocol. The caller authenticates with
- * `connection_init`, by `payload.authorization`; whoever is refused is told by close code 4403.
+ * `connection_init`, by `payload.authorization`; whoever is refused, or comes to an end later, is told by close code
+ * 4403.
  *
  * @see https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md
  */
-export function createWebSocketHandler(options: { engine: Engine; authenticate: Authenticate; log: Log }) {
-  const { engine, authenticate, log } = options;
+export function createWebSocketHandler(options: {
+  engine: Engine;
+  authenticate: Authenticate;
+  principals: PrincipalDirectory;
+  log: Log;
+}) {
+  const { engine, authenticate, principals, log } = options;
   const server = new WebSocketServer({
     noServer: true,
     maxPayload: MAX_MESSAGE_BYTES,
@@ -43,19 +57,24 @@ export function createWebSocketHandler(options: { engine: Engine; authenticate: 
       connectionInitWaitTimeout: INIT_TIMEOUT_MS,
       // Unexpected errors close a socket without their text, whatever NODE_ENV says.
       isProd: true,
-      onConnect: ({ connectionParams, extra }) => {
+      onConnect: async ({ connectionParams, extra }) => {
         const authorization = connectionParams?.authorization;
-        const authentication = authenticate(
+        const authentication = await authenticate(
           typeof authorization === 'string' ? authorization : undefined,
-          extra.request.headers,
+          sourceOf(extra.request),
         );
         if ('refusal' in authentication) {
           log.warn('a WebSocket was refused', { code: authentication.refusal });
           return false;
         }
-        extra.principal = authentication.principal;
+        const { principal } = authentication;
+        extra.principal = principal;
+        extra.unwatch = principals.watch(principal, (end) =>
+          extra.socket.close(FORBIDDEN, endOf(principal, end).message),
+        );
         return true;
       },
+      onClose: ({ extra }) => extra.unwatch?.(),
       execute: (args) => (args as EnvelopedArgs).rootValue.execute(args),
       subscribe: (args) => (args as EnvelopedArgs).rootValue.subscribe(args),
       onSubscribe: async ({ extra }, _id, { query, variables, operationName }) => {

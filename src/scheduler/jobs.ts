@@ -4,10 +4,13 @@ import { probeDue } from '../domain/probe.js';
 import { watchLag } from '../domain/refresh-lag.js';
 import { purgeExpired } from '../domain/retention.js';
 import { revokePending } from '../domain/revocation.js';
+import type { KeyUse } from '../domain/server-key.js';
 import { endRequested } from '../domain/revocation-request.js';
 import { createKeyForgetter, finishDeletions } from '../domain/tenant-deletion.js';
 import { rewrapKeys, tendKeys } from '../domain/tenant-key.js';
 import type { Job } from './scheduler.js';
+
+type JobDeps = CredentialDeps & { keyUse: KeyUse };
 
 /** A job that has nothing to do right after it was done. */
 const every = (intervalMs: number, name: string, run: () => Promise<void>): Job => ({
@@ -23,18 +26,21 @@ const every = (intervalMs: number, name: string, run: () => Promise<void>): Job 
  * What a process does by itself. Each job may run in any number of processes at once.
  *
  * @param options `schedules`: false for a process that only serves. It still looks after the spool, which lies on its
- * own disk, and forgets keys that are destroyed.
+ * own disk, forgets keys that are destroyed, and records which keys it has seen.
  */
 export function createJobs(
-  deps: CredentialDeps,
+  deps: JobDeps,
   { schedules, concurrency }: { schedules: boolean; concurrency: number },
 ): Job[] {
   const replaySpool = every(60_000, 'replay-spool', () => deps.refresher.replay());
-  const forgetKeys = every(2_000, 'forget-keys', createKeyForgetter(deps));
-  if (!schedules) return [replaySpool, forgetKeys];
-  return [
+  const own = [
     replaySpool,
-    forgetKeys,
+    every(2_000, 'forget-keys', createKeyForgetter(deps)),
+    every(5_000, 'record-key-use', () => deps.keyUse.record()),
+  ];
+  if (!schedules) return own;
+  return [
+    ...own,
     { name: 'refresh-due', intervalMs: 1_000, run: () => deps.refresher.refreshDue(concurrency) },
     { name: 'probe-due', intervalMs: 1_000, run: () => probeDue(deps) },
     { name: 'reconcile-meetings', intervalMs: 1_000, run: () => reconcileMeetings(deps) },

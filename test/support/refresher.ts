@@ -62,6 +62,7 @@ export async function startWorkshop(settings: Partial<Deps['settings']> = {}): P
         connectCodeSeconds: 120,
         maxOpenSessions: 100,
         webhookToleranceSeconds: 300,
+        maxTripsPerFrontendSession: 100,
         refreshMarginSeconds: 600,
         leaseSeconds: 5,
         doubtSeconds: 1,

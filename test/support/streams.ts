@@ -69,10 +69,18 @@ export const openSse: OpenStream = async (url, query, { variables, adminKey = TE
 export const webSocketUrl = (url: string): string => `${url.replace(/^http/, 'ws')}/graphql`;
 
 /** Subscribes over WebSocket, with the client that most products use. */
-export const openWebSocket: OpenStream = async (url, query, { variables, adminKey = TEST_ADMIN_KEY } = {}) => {
+export const openWebSocket: OpenStream = async (
+  url,
+  query,
+  { variables, adminKey = TEST_ADMIN_KEY, headers = {} } = {},
+) => {
   const client = createClient({
     url: webSocketUrl(url),
-    webSocketImpl: WebSocket,
+    webSocketImpl: class extends WebSocket {
+      constructor(address: string, protocols: string) {
+        super(address, protocols, { headers });
+      }
+    },
     connectionParams: { authorization: `Bearer ${adminKey}` },
     retryAttempts: 0,
     onNonLazyError: () => undefined,

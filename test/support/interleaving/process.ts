@@ -22,6 +22,7 @@ export const SETTINGS: DomainSettings = {
   connectCodeSeconds: 120,
   maxOpenSessions: 10,
   webhookToleranceSeconds: 300,
+  maxTripsPerFrontendSession: 10,
   refreshMarginSeconds: 300,
   leaseSeconds: 30,
   doubtSeconds: 10,
