@@ -28,6 +28,8 @@ const readApps = rule(['CONNECTIONS_READ', 'PROVIDER_APPS_WRITE'], [...CONNECT, 
 const readAppSettings = key('CONNECTIONS_READ', 'PROVIDER_APPS_WRITE');
 const writeConnections = key('CONNECTIONS_WRITE');
 const readCredentials = key('CREDENTIALS_READ');
+// One request may cover the connections of several tenants.
+const readRevocations = globalKey('CONNECTIONS_READ', 'CONNECTIONS_WRITE');
 const readReceipts = globalKey('AUDIT_READ');
 
 const GRANT: Record<string, Access> = {
@@ -41,7 +43,7 @@ const GRANT: Record<string, Access> = {
   providerAccountId: PART,
   createdAt: PART,
   healthEvents: readConnections,
-  revocation: key('CONNECTIONS_READ', 'CONNECTIONS_WRITE'),
+  revocation: readRevocations,
 };
 
 /**
@@ -167,7 +169,7 @@ export const NODE_ACCESS: Record<string, Access> = {
   UserConnection: readConnections,
   HealthEvent: readConnections,
   AuthorizationSession: readTrips,
-  Revocation: key('CONNECTIONS_READ', 'CONNECTIONS_WRITE'),
+  Revocation: readRevocations,
   DeauthorizationReceipt: readReceipts,
   TenantDeletion: globalKey('TENANTS_WRITE'),
   ServerKey: key('KEYS_WRITE'),

@@ -18,7 +18,6 @@ export const MeetingInput = builder.inputType('MeetingInput', {
   }),
 });
 
-/** @throws FORBIDDEN. */
 export function meetingQueryOf(input: typeof MeetingInput.$inferInput, ctx: Context): MeetingQuery {
   const { meetingId, tenantId } = input;
   return { meetingId, tenantId: tenantId ?? null, onlyTenantId: ctx.principal.tenantId };

@@ -20,11 +20,6 @@ const withGrant: Visibility = (principal) => ({
   ...(principal.externalUserId === null ? {} : { grant: visibleGrants(principal) }),
 });
 
-/** A revocation that covers something of the tenant, and nothing of another. */
-const ofOneTenant: Visibility = ({ tenantId }) => ({
-  receipts: { some: { grant: { tenantId } }, none: { grant: { tenantId: { not: tenantId } } } },
-});
-
 /** A browser sees the trips that it began, and those of its user. */
 const visibleTrips: Visibility = ({ kind, id, tenantId, externalUserId }) => ({
   tenantId,
@@ -47,8 +42,8 @@ const VISIBILITY: Record<Prisma.ModelName, Visibility> = {
   ProviderApp: () => 'ALL',
   ProviderRevocation: none,
   RefreshPace: none,
-  Revocation: ofOneTenant,
-  RevocationReceipt: (principal) => ({ grant: visibleGrants(principal) }),
+  Revocation: none,
+  RevocationReceipt: none,
   RootKey: none,
   ServerKey: ({ kind, tenantId }) => (kind === 'SERVER_KEY' ? { tenantId } : 'NONE'),
   Tenant: ({ tenantId }) => ({ id: tenantId }),
