@@ -8,6 +8,7 @@ import { createGraphQLHandler } from './http/graphql.js';
 import { createCallbackHandler, createStartHandler } from './http/oauth.js';
 import { unavailablePage } from './http/pages.js';
 import { methodNotAllowed, notFound, respond, respondJson } from './http/respond.js';
+import { createTokenHandler } from './http/tokens.js';
 import { createWebSocketHandler } from './http/websocket.js';
 import { createZoomWebhookHandler } from './http/zoom-webhook.js';
 
@@ -59,6 +60,8 @@ export function createApp({ deps, authenticate, development, api }: AppOptions):
     ...(api && {
       '/oauth/start/': { method: 'GET', handler: createStartHandler(deps) },
       '/oauth/callback/': { method: 'GET', handler: createCallbackHandler(deps) },
+      '/tokens/grants/': { method: 'GET', handler: createTokenHandler(deps, { authenticate, of: 'grants' }) },
+      '/tokens/meetings/': { method: 'GET', handler: createTokenHandler(deps, { authenticate, of: 'meetings' }) },
       '/webhooks/zoom/': { method: 'POST', handler: createZoomWebhookHandler(deps) },
     }),
     '/livez': { method: 'GET', handler: async (_req, res) => respondJson(res, 200, { live: true }) },

@@ -34,6 +34,8 @@ export interface Config {
   refreshesPerSecond: number;
   /** Null: connections are not probed. */
   probeIntervalSeconds: number | null;
+  /** Null: meetings are not listed. */
+  meetingListIntervalSeconds: number | null;
   /** Whether tokens are written to the data folder before the database has them. */
   spool: boolean;
   leaseSeconds: number;
@@ -134,6 +136,7 @@ const Settings = z.object({
   LATCHKEY_REFRESHES_PER_TENANT: whole(1, 1_000, 64),
   LATCHKEY_REFRESHES_PER_SECOND: whole(1, 1_000_000, 500),
   LATCHKEY_PROBE_INTERVAL_SECONDS: whole(0, 604_800, 1_800),
+  LATCHKEY_MEETING_LIST_INTERVAL_SECONDS: whole(0, 604_800, 21_600),
   LATCHKEY_SPOOL: flag.default(true),
   LATCHKEY_LEASE_SECONDS: whole(1, 600, 30),
   LATCHKEY_PROVIDER_DEADLINE_SECONDS: whole(1, 300, 15),
@@ -217,6 +220,7 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     refreshesPerTenant: settings.LATCHKEY_REFRESHES_PER_TENANT,
     refreshesPerSecond: settings.LATCHKEY_REFRESHES_PER_SECOND,
     probeIntervalSeconds: settings.LATCHKEY_PROBE_INTERVAL_SECONDS || null,
+    meetingListIntervalSeconds: settings.LATCHKEY_MEETING_LIST_INTERVAL_SECONDS || null,
     spool: settings.LATCHKEY_SPOOL,
     leaseSeconds: settings.LATCHKEY_LEASE_SECONDS,
     providerDeadlineSeconds: settings.LATCHKEY_PROVIDER_DEADLINE_SECONDS,

@@ -116,10 +116,14 @@ export class ProviderUnavailableError extends DomainError {
   }
 }
 
-/** The provider understood the request and refused it: wrong account id, app not activated. */
+/** The provider understood the request and refused it: wrong account id, app not activated, recording switched off. */
 export class RefusedByProviderError extends DomainError {
-  constructor(message = 'Zoom refused the request for this app and account.') {
+  /** The provider's own number for it, as text. */
+  readonly providerCode: string | null;
+
+  constructor(message = 'Zoom refused the request for this app and account.', providerCode: string | null = null) {
     super(message);
+    this.providerCode = providerCode;
   }
 }
 
@@ -130,5 +134,12 @@ export class GrantRefusedError extends DomainError {
   constructor(failure: AuthorizationFailure) {
     super('The tokens speak for a Zoom user who may not be connected here.');
     this.failure = failure;
+  }
+}
+
+/** No grant that the caller may use reaches such a meeting, or the provider has none of this number. */
+export class MeetingNotFoundError extends DomainError {
+  constructor() {
+    super('No such meeting is known.');
   }
 }

@@ -177,6 +177,7 @@ async function start(
       refreshesPerTenant: config.refreshesPerTenant,
       refreshesPerSecond: config.refreshesPerSecond,
       probeIntervalSeconds: config.probeIntervalSeconds,
+      meetingListIntervalSeconds: config.meetingListIntervalSeconds,
       failuresBeforeDegraded: FAILURES_BEFORE_DEGRADED,
     },
   };
@@ -185,17 +186,19 @@ async function start(
   // Before anything is read or refreshed: what a crash has left here may be the only live tokens of their grants.
   await refresher.replay({ all: true });
   const healthEvents = createHealthEventStream(createHealthEventLog(db), feed);
+  const candidates = createCandidateReader(db);
+  const renewals = new Map();
   const { adminKey, ...adminKeyOrigin } = await readDevelopmentAdminKey(config);
   const development = !config.production;
   const app = createApp({
-    deps: { ...deps, refresher, healthEvents, candidates: createCandidateReader(db) },
+    deps: { ...deps, refresher, healthEvents, candidates, renewals },
     authenticate: createAuthenticate({ adminKey, ownOrigin: development ? publicUrl : null }),
     development,
     api: config.role !== 'worker',
   });
 
   const jobs = createJobs(
-    { ...deps, refresher },
+    { ...deps, refresher, candidates, renewals },
     {
       schedules: config.role !== 'api',
       concurrency: config.refreshConcurrency,

@@ -43,6 +43,7 @@ test('without any setting it is a development server with a sandbox and document
     refreshesPerTenant: 64,
     refreshesPerSecond: 500,
     probeIntervalSeconds: 1_800,
+    meetingListIntervalSeconds: 21_600,
     spool: true,
     leaseSeconds: 30,
     providerDeadlineSeconds: 15,

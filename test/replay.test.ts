@@ -156,6 +156,29 @@ test('while another process is asking, found tokens wait for what comes of it', 
   expect(await stored(server, connection)).toMatchObject({ version: 2, state: 'IDLE' });
 });
 
+test('found tokens are not given up when another process begins to ask while they are being tried', async () => {
+  const connection = await connectAndDie();
+  const { clientId: ours } = connection.app;
+  control.addFault({ route: 'token', clientId: ours, fault: { kind: 'drop', when: 'before' } });
+  await retryElsewhere(connection);
+  await endWait(server, connection);
+  const tried = { route: 'users', clientId: ours } as const;
+  control.addFault({ ...tried, fault: { kind: 'hang', when: 'after', ms: 500 } });
+  const since = control.journal().at(-1)?.seq;
+  const replayed = startAgain();
+  await control.waitFor(({ route, clientId }) => route === tried.route && clientId === tried.clientId, since);
+  const deps = createDeps();
+  const lease = await takeLease(deps, { grantId: connection.rowId, version: 1 }, { force: true });
+  expect(lease).not.toBeNull();
+  await replayed;
+  expect(await stored(server, connection)).toMatchObject({ version: 1 });
+  expect(await readdir(folder)).toHaveLength(1);
+  await endWait(server, connection);
+  await startAgain();
+  expect(await stored(server, connection)).toMatchObject({ version: 2, state: 'IDLE' });
+  expect(await meStatus(await read(server, connection))).toBe(200);
+});
+
 test('tokens of a connection that was ended meanwhile are revoked at Zoom, not stored', async () => {
   const connection = await connectAndDie();
   await disconnect(server, connection);

@@ -218,4 +218,6 @@ test('a revocation waits for the token, too, that a refresh brings after the end
     await retryNow();
     return (await revocationOf(connection)).confirmed === 1;
   });
+  expect(await revocationOf(connection)).toMatchObject({ total: 1, confirmed: 1, pending: 0 });
+  expect(await health(server, connection)).toBe(ENDED);
 });

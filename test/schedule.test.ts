@@ -70,6 +70,30 @@ test('a tenant with many due credentials does not keep the others of its app wai
   await work(refresher, () => areRenewed(crowd));
 });
 
+test('a tenant behind thousands of another tenant is not kept waiting', async () => {
+  const app = await newApp();
+  const tenantId = await createTenant(server);
+  const [crowd, alone] = [await connectUser(server, { app, tenantId }), await connectUser(server, { app })];
+  // None of the copies could be opened: what is sealed for one grant opens for no other.
+  await server.db.query(sql`
+    WITH copies AS (
+      INSERT INTO provider_grant SELECT (g.copy).* FROM (
+        SELECT jsonb_populate_record(o, jsonb_build_object('id', gen_random_uuid(), 'subject', 'copy_' || n,
+          'external_user_id', 'copy_' || n, 'provider_user_id', 'copy_' || n)) AS copy
+        FROM provider_grant o, generate_series(1, 2_500) n WHERE o.id = ${crowd.rowId}::uuid) g
+      RETURNING id)
+    INSERT INTO credential SELECT (c.copy).* FROM (
+      SELECT jsonb_populate_record(o, jsonb_build_object('grant_id', copies.id,
+        'next_refresh_at', now() - interval '1 hour')) AS copy
+      FROM credential o, copies WHERE o.grant_id = ${crowd.rowId}::uuid) c`);
+  await makeDue(server, alone);
+  const refresher = createRefresher();
+  await refresher.refreshDue(10);
+  await refresher.drain();
+  expect(await stored(server, alone)).toMatchObject({ version: 2 });
+  await server.db.query(sql`DELETE FROM provider_grant WHERE subject LIKE 'copy\_%'`);
+});
+
 test('an app with a backlog does not keep another app waiting', async () => {
   control.setKnobs({ tokenDelayMs: 50 });
   const [busy, idle] = [await newApp(), await newApp()];

@@ -12,6 +12,7 @@ const withoutDatabase = [
   'refresh-interleaving',
   'rivet',
   'sandbox',
+  'sandbox-meetings',
   'schema',
   'vault-envelope',
   'vault-known-answers',

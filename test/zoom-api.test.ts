@@ -50,12 +50,16 @@ describe('current user', () => {
       accountId: 'a_1',
       email: 'ada@example.com',
       displayName: 'Ada Lovelace',
+      personalMeetingId: null,
     });
     expect(server.requests[0]).toMatchObject({ method: 'GET', path: '/v2/users/me', body: '' });
     expect(server.requests[0]?.headers.authorization).toBe(`Bearer ${accessToken.reveal()}`);
   });
 
   it.each<[string, Record<string, unknown>, Record<string, unknown>]>([
+    ['a personal meeting number', { pmi: 5_551_234_567 }, { personalMeetingId: '5551234567' }],
+    ['one that is text', { pmi: '5551234567' }, { personalMeetingId: '5551234567' }],
+    ['one that is none', { pmi: '555-1234' }, { personalMeetingId: null }],
     ['no e-mail', { email: undefined }, { email: null }],
     ['an e-mail of another type', { email: 7 }, { email: null }],
     ['an empty e-mail', { email: '' }, { email: null }],

@@ -51,7 +51,16 @@ export interface Credential {
 export interface CredentialDeps extends Deps {
   refresher: Refresher;
   candidates: CandidateReader;
+  renewals: Renewals;
 }
+
+interface Renewed {
+  candidate: Candidate;
+  outcome: RefreshOutcome | null;
+}
+
+/** What this process's callers wait for, by grant and version: all who want the same thing share one wait. */
+export type Renewals = Map<string, Promise<Renewed>>;
 
 function checkQuery(query: CredentialQuery): void {
   const { kind, tenantId, userId, minTtlSeconds } = query;
@@ -150,12 +159,19 @@ async function attempt(deps: CredentialDeps, candidate: Candidate, version: numb
   }
 }
 
+/** As `renewAlone`, together with everyone in this process who has seen the same version. */
+function renew(deps: CredentialDeps, query: CredentialQuery, seen: Candidate): Promise<Renewed> {
+  const key = `${seen.grantId}/${seen.version}`;
+  let renewed = deps.renewals.get(key);
+  if (renewed === undefined) {
+    renewed = renewAlone(deps, query, seen).finally(() => deps.renewals.delete(key));
+    deps.renewals.set(key, renewed);
+  }
+  return renewed;
+}
+
 /** Refreshes, or waits for whoever does, until the row has something new to say. */
-async function renew(
-  deps: CredentialDeps,
-  query: CredentialQuery,
-  seen: Candidate,
-): Promise<{ candidate: Candidate; outcome: RefreshOutcome | null }> {
+async function renewAlone(deps: CredentialDeps, query: CredentialQuery, seen: Candidate): Promise<Renewed> {
   const one = { ...query, grantId: seen.grantId };
   const deadline = deps.clock.now().getTime() + PATIENCE_MS;
   let candidate = seen;

@@ -34,6 +34,8 @@ export interface DomainSettings {
   webhookToleranceSeconds: number;
   /** How long nothing may have been sealed with a superseded version of a key before it is destroyed. */
   keyRetirementSeconds: number;
+  /** How often the meetings of a connected host are listed at the provider; null: never. */
+  meetingListIntervalSeconds: number | null;
   /** Failed refreshes in a row that turn a healthy grant to DEGRADED. */
   failuresBeforeDegraded: number;
 }

@@ -10,10 +10,12 @@ import {
   ZoomRateLimitedError,
   ZoomScopeMissingError,
 } from '../zoom/errors.js';
+import type { ZoomIdentity } from '../zoom/zoom.js';
 import type { Deps } from './deps.js';
 import { credentialPlace, lockGrant } from './grant.js';
 import { isLive, nextHealth } from './health.js';
 import { recordTransitions, type HealthColumns } from './health-event.js';
+import { writePersonalMeeting } from './meeting-directory.js';
 import type { Refresher } from './refresh.js';
 
 interface GrantToCheck extends HealthColumns {
@@ -64,8 +66,9 @@ export async function checkGrant(deps: Deps & { refresher: Refresher }, id: stri
   const grant = await requireLiveGrant(deps, id);
   const place = credentialPlace({ id, tenantId: grant.tenantId }, 'sealed_access_token', grant.version);
   const accessToken = await deps.vault.open(deps.db, place, grant.sealedAccessToken);
+  let identity: ZoomIdentity | null = null;
   try {
-    await deps.zoom.currentUser({ environment: grant.environment, apiUrl: grant.apiUrl, accessToken });
+    identity = await deps.zoom.currentUser({ environment: grant.environment, apiUrl: grant.apiUrl, accessToken });
   } catch (error) {
     if (error instanceof ZoomAccessTokenRejectedError || error instanceof ZoomGrantInvalidError) {
       const outcome = await deps.refresher.refresh({ ...grant, grantId: id }, { force: true });
@@ -78,9 +81,13 @@ export async function checkGrant(deps: Deps & { refresher: Refresher }, id: stri
   await deps.db.transaction(async (tx) => {
     const locked = await lockGrant(tx, id);
     if (locked === undefined || !isLive(locked.health.status)) return;
-    const [checked] = await tx.query<{ missingScopes: string[] }>(sql`
+    const [checked] = await tx.query<{ missingScopes: string[]; now: Date }>(sql`
       UPDATE provider_grant SET health_checked_at = now() WHERE id = ${id}::uuid
-      RETURNING missing_scopes AS "missingScopes"`);
+      RETURNING missing_scopes AS "missingScopes", date_trunc('milliseconds', now()) AS now`);
+    if (identity?.personalMeetingId && checked !== undefined) {
+      const host = { grantId: id, tenantId: locked.tenantId, hostUserId: identity.userId };
+      await writePersonalMeeting(tx, host, identity.personalMeetingId, checked.now);
+    }
     const missing = checked?.missingScopes ?? [];
     const next = nextHealth(locked.health, { kind: 'worked', by: 'probe', missingScopes: missing });
     await recordTransitions(tx, [{ grantId: id, tenantId: locked.tenantId, previous: locked.health, next }]);

@@ -8,6 +8,8 @@ import type { TokenSet, ZoomIdentity } from '../zoom/zoom.js';
 import type { Deps } from './deps.js';
 import { healthOf, nextHealth, type HealthState } from './health.js';
 import { healthFrom, recordTransitions, type HealthColumns, type Transition } from './health-event.js';
+import { forgetMeetings } from './meeting-directory.js';
+import { dropListings, planListing } from './meeting-listing.js';
 import { probeDelaySeconds, refreshDelaySeconds } from './refresh-delay.js';
 import { holdTenant, queueRevocation } from './revocation-queue.js';
 import { missingScopes } from './scope.js';
@@ -111,17 +113,11 @@ export async function storeGrant(
   if (stored === undefined) throw new Error('The grant was not stored.');
   const grant = { id: stored.id, tenantId: input.tenantId };
   await storeCredential(deps, tx, { ...grant, appId: app.id }, tokens, input.ageSeconds);
+  await planListing(tx, { grantId: grant.id, tenantId: grant.tenantId, appId: app.id, kind: input.kind }, identity);
   if (input.kind === 'INSTALLATION') await putUsersOnTrial(tx, input.tenantId, identity.accountId);
 
-  const transitions: Transition[] = [
-    {
-      grantId: grant.id,
-      tenantId: grant.tenantId,
-      previous: existing ? healthFrom(existing) : null,
-      next,
-      always: true,
-    },
-  ];
+  const previous = existing ? healthFrom(existing) : null;
+  const transitions: Transition[] = [{ grantId: grant.id, tenantId: grant.tenantId, previous, next, always: true }];
   if (app.kind !== 'SERVER_TO_SERVER' && identity.userId !== undefined) {
     transitions.push(...(await supersedeOthers(tx, app.id, identity.userId, grant.id)));
   }
@@ -225,13 +221,15 @@ export async function surrenderTokens(
 }
 
 /**
- * Destroys the credential of a grant that the caller has locked. A refresh that is under way finds nothing to commit to,
+ * Destroys the credential of a grant that the caller has locked, and its part of the meeting directory. A refresh that is under way finds nothing to commit to,
  * also when the grant is given a new credential meanwhile.
  */
 export async function destroyCredential(tx: Sql, grantId: string): Promise<void> {
   await tx.query(sql`
     WITH destroyed AS (DELETE FROM credential WHERE grant_id = ${grantId}::uuid RETURNING version)
     UPDATE provider_grant SET former_version = version FROM destroyed WHERE id = ${grantId}::uuid`);
+  await dropListings(tx, grantId);
+  await forgetMeetings(tx, grantId);
 }
 
 /** Ends refreshing of a credential whose tokens are dead at the provider, and fences off one that is under way. */

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import sql, { join, type Sql as SqlStatement } from 'sql-template-tag';
 import type { ProviderAppKind } from '../generated/prisma/enums.js';
 import type { Sealed } from '../vault/vault.js';
@@ -130,9 +131,9 @@ export interface Room {
  * Leases of the credentials that are due, the longest overdue first, as far as the pace of their apps allows; what
  * others have locked is left to them.
  *
- * Apps are looked up one by one, so that the backlog of one, or its incident, keeps no other waiting; of one app's due
- * credentials a window is looked at, in which no tenant gets more than its share, and tenants that have theirs already
- * are passed over.
+ * Apps are looked up one by one, so that the backlog of one, or its incident, keeps no other waiting. Of one app's due
+ * credentials the oldest are looked at, and some of other tenants where there are more; no tenant gets more than its
+ * share, and tenants that have theirs already are passed over.
  *
  * Takes the lock of each app's pace, which makes processes that ask at once take turns for a few milliseconds.
  */
@@ -148,8 +149,17 @@ export function takeDueLeases(deps: Pick<Deps, 'db' | 'settings'>, room: Room): 
   });
 }
 
-/** Time that an idle app has to its credit, in seconds: a tenth, or the time that one refresh takes at its pace. */
-const creditSeconds = ({ refreshesPerSecond }: DomainSettings) => Math.max(0.1, 1 / refreshesPerSecond);
+/** Seconds that a busy app may be behind its pace and still catch up, and that one which was idle for longer has. */
+const CATCH_UP_SECONDS = 0.1;
+const IDLE_AFTER_SECONDS = 0.5;
+const IDLE_CREDIT_SECONDS = 0.02;
+
+/** From when on the pace of `p` counts; in any case so that one refresh may start. */
+function pacedFrom({ refreshesPerSecond }: DomainSettings): SqlStatement {
+  const ago = (seconds: number) => sql`now() - make_interval(secs => ${Math.max(seconds, 1 / refreshesPerSecond)})`;
+  return sql`CASE WHEN p.paced_until < now() - make_interval(secs => ${IDLE_AFTER_SECONDS})
+    THEN ${ago(IDLE_CREDIT_SECONDS)} ELSE greatest(p.paced_until, ${ago(CATCH_UP_SECONDS)}) END`;
+}
 
 interface Quota {
   appId: string;
@@ -164,7 +174,7 @@ async function takeTurns(tx: Sql, settings: DomainSettings, room: Room): Promise
   const quotas = await tx.query<Quota>(sql`
     SELECT p.app_id AS "appId", CASE WHEN a.incident_reason IS NOT NULL THEN 1
       ELSE least(${room.limit}, floor(1e-6 + ${settings.refreshesPerSecond}::float8 * extract(epoch FROM
-        now() - greatest(p.paced_until, now() - make_interval(secs => ${creditSeconds(settings)})))))::int END AS quota
+        now() - (${pacedFrom(settings)}))))::int END AS quota
     FROM refresh_pace p JOIN provider_app a ON a.id = p.app_id
     WHERE p.paced_until < now() AND p.app_id <> ALL(${room.pausedApps}::uuid[])
       AND (a.incident_reason IS NULL OR a.incident_retry_at <= now())
@@ -175,8 +185,14 @@ async function takeTurns(tx: Sql, settings: DomainSettings, room: Room): Promise
   return quotas.filter(({ quota }) => quota > 0);
 }
 
-/** Candidates of an app that are looked at, so that a tenant with many due does not hide the others. */
+/** The oldest candidates of an app that are looked at. */
 const WINDOW = 1_000;
+/**
+ * Where more are due than that, so many tenants are looked at besides, half of them from anywhere on: a tenant with
+ * thousands due does not hide the others.
+ */
+const TENANTS_PASSED = 32;
+const FIRST_ID = '00000000-0000-0000-0000-000000000000';
 
 function dueCandidates(settings: DomainSettings, room: Room, quotas: readonly Quota[]): SqlStatement {
   const running = [...room.running];
@@ -187,9 +203,12 @@ function dueCandidates(settings: DomainSettings, room: Room, quotas: readonly Qu
     sql`c.tenant_id <> ALL(${full}::uuid[])`,
     sql`(c.refresh_state = 'IDLE' OR c.lease_until + make_interval(secs => ${settings.doubtSeconds}) < now())`,
   ];
+  const columns = sql`c.grant_id, c.app_id, c.tenant_id, c.next_refresh_at`;
+  // While an app has an incident one of its credentials, due or not, finds out whether that is over.
+  const due = sql`${join(free, ' AND ')} AND c.next_refresh_at <= (
+    SELECT CASE WHEN incident_reason IS NULL THEN now() ELSE 'infinity' END FROM provider_app WHERE id = app.id)`;
   // One of each app, then another of each, until the room is full: an app whose due credentials are all held elsewhere
-  // takes nothing from the others. While an app has an incident one of its credentials, due or not, finds out whether
-  // that is over.
+  // takes nothing from the others.
   return sql`
     SELECT chosen.grant_id FROM credential chosen JOIN (
       SELECT grant_id, quota, row_number() OVER (PARTITION BY app_id ORDER BY tenant_rank, next_refresh_at) AS app_rank
@@ -199,10 +218,25 @@ function dueCandidates(settings: DomainSettings, room: Room, quotas: readonly Qu
         FROM unnest(${quotas.map(({ appId }) => appId)}::uuid[], ${quotas.map(({ quota }) => quota)}::int[])
           AS app(id, quota)
         CROSS JOIN LATERAL (
-          SELECT c.grant_id, c.app_id, c.tenant_id, c.next_refresh_at FROM credential c
-          WHERE ${join(free, ' AND ')} AND c.next_refresh_at <= (
-            SELECT CASE WHEN incident_reason IS NULL THEN now() ELSE 'infinity' END FROM provider_app WHERE id = app.id)
-          ORDER BY c.next_refresh_at LIMIT ${WINDOW}
+          WITH RECURSIVE oldest AS MATERIALIZED (
+            SELECT ${columns} FROM credential c WHERE ${due} ORDER BY c.next_refresh_at LIMIT ${WINDOW}
+          ), passed AS (
+            SELECT (SELECT tenant_id FROM credential WHERE app_id = app.id AND tenant_id >= place.id
+              ORDER BY tenant_id LIMIT 1) AS tenant_id
+            FROM unnest(${[randomUUID(), FIRST_ID]}::uuid[]) AS place(id)
+            WHERE (SELECT count(*) FROM oldest) = ${WINDOW}
+            UNION
+            SELECT (SELECT c.tenant_id FROM credential c WHERE c.app_id = app.id AND c.tenant_id > passed.tenant_id
+              ORDER BY c.tenant_id LIMIT 1)
+            FROM passed WHERE passed.tenant_id IS NOT NULL
+          )
+          SELECT * FROM oldest
+          UNION
+          SELECT one.* FROM (SELECT tenant_id FROM passed LIMIT ${TENANTS_PASSED}) chance
+          CROSS JOIN LATERAL (
+            SELECT ${columns} FROM credential c WHERE c.tenant_id = chance.tenant_id AND ${due}
+            ORDER BY c.next_refresh_at LIMIT ${room.perTenant}
+          ) one
         ) due
         LEFT JOIN unnest(${running.map(([tenantId]) => tenantId)}::uuid[], ${running.map(([, count]) => count)}::int[])
           AS busy(tenant_id, count) ON busy.tenant_id = due.tenant_id
@@ -219,8 +253,7 @@ async function keepPace(tx: Sql, settings: DomainSettings, leases: readonly Leas
   for (const { app } of leases) started.set(app.id, (started.get(app.id) ?? 0) + 1);
   await tx.query(sql`
     UPDATE refresh_pace p
-    SET paced_until = greatest(p.paced_until, now() - make_interval(secs => ${creditSeconds(settings)}))
-      + make_interval(secs => app.started / ${settings.refreshesPerSecond}::float8)
+    SET paced_until = (${pacedFrom(settings)}) + make_interval(secs => app.started / ${settings.refreshesPerSecond}::float8)
     FROM unnest(${[...started.keys()]}::uuid[], ${[...started.values()]}::int[]) AS app(id, started)
     WHERE p.app_id = app.id`);
 }

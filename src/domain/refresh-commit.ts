@@ -209,19 +209,25 @@ async function adopt(
     if (error instanceof ZoomError && !(error instanceof ZoomScopeMissingError)) return 'undecided';
     if (!(error instanceof ZoomError)) throw error;
   }
-  const adopted = await persist(deps, patience, async (tx) => {
+  const outcome = await persist(deps, patience, async (tx): Promise<CommitOutcome> => {
     const grant = await lockGrant(tx, row.grantId);
-    if (grant === undefined || !(isLive(grant.health.status) || grant.health.reason === 'ROTATION_LOST')) return false;
+    if (grant === undefined || !(isLive(grant.health.status) || grant.health.reason === 'ROTATION_LOST')) {
+      return 'dropped';
+    }
     const [taken] = await tx.query(sql`
       UPDATE credential c SET ${RENEW}, scopes = ${scopes}::text[], fence = c.fence + 1 FROM ${asTable([row])}
       WHERE c.grant_id = new.grant_id AND c.version = new.version AND (c.lease_until IS NULL OR c.lease_until <= now())
       RETURNING c.grant_id`);
-    if (taken === undefined) return false;
+    if (taken === undefined) {
+      // Somebody has begun to ask with the token before these: if that is refused, these may be the ones that live.
+      const now = await findHolder(tx, row.grantId);
+      return now?.version === row.version && now.isLeased ? 'undecided' : 'dropped';
+    }
     if (!expired) await recordWork(tx, grant, holder, scopes);
     else if (!isLive(grant.health.status)) await putOnTrial(tx, row.grantId);
-    return true;
+    return 'stored';
   });
-  if (!adopted) return 'dropped';
+  if (outcome !== 'stored') return outcome;
   deps.log.info('tokens that were taken for lost have been found', {
     grantId: row.grantId,
     tenantId: row.tenantId,

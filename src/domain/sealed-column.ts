@@ -35,6 +35,14 @@ export const SEALED_TABLES: readonly SealedTable[] = [
     ownedBy: (tenantId) => (tenantId === null ? sql`t.tenant_id IS NULL` : sql`t.tenant_id = ${tenantId}::uuid`),
   },
   {
+    name: 'url_signing_key',
+    id: 'tenant_id',
+    columns: ['sealed_key'],
+    rowVersion: 'version',
+    keyVersion: 'key_version',
+    ownedBy: (tenantId) => (tenantId === null ? NOBODY : sql`t.tenant_id = ${tenantId}::uuid`),
+  },
+  {
     name: 'authorization_session',
     id: 'id',
     columns: ['sealed_code_verifier', 'sealed_code'],

@@ -2,6 +2,7 @@ import type { Sql } from '../database/database.js';
 import type { ProviderAppKind } from '../generated/prisma/enums.js';
 import type { ZoomEvent } from '../zoom/webhook-event.js';
 import { applyDeauthorization } from './deauthorization.js';
+import { applyMeetingEvent } from './meeting-directory.js';
 import type { Transition } from './health-event.js';
 import { removeProviderUser, updateProviderUser } from './provider-user.js';
 
@@ -34,14 +35,17 @@ export async function applyEvent(tx: Sql, app: EventReceiver, event: ZoomEvent):
     case 'app_deauthorized':
       return event.clientId === app.clientId ? applyDeauthorization(tx, app, event) : NONE;
     case 'user.updated':
+      await applyMeetingEvent(tx, app, event);
       return updateProviderUser(tx, app, event);
-    case 'user.deactivated':
     case 'user.deleted':
+      await applyMeetingEvent(tx, app, event);
+      return removeProviderUser(tx, app, event);
+    case 'user.deactivated':
       return removeProviderUser(tx, app, event);
     case 'meeting.created':
     case 'meeting.updated':
     case 'meeting.deleted':
-      // No grant depends on a meeting.
+      await applyMeetingEvent(tx, app, event);
       return NONE;
   }
 }

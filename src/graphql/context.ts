@@ -1,4 +1,5 @@
 import type { PrismaClient } from '../generated/prisma/client.js';
+import type { Renewals } from '../domain/credential.js';
 import type { CandidateReader } from '../domain/credential-reader.js';
 import type { Deps } from '../domain/deps.js';
 import type { Refresher } from '../domain/refresh.js';
@@ -31,6 +32,7 @@ export interface Principal {
 export interface GraphQLDeps extends Deps {
   refresher: Refresher;
   candidates: CandidateReader;
+  renewals: Renewals;
   healthEvents: HealthEventStream;
 }
 

@@ -6,6 +6,7 @@ import {
   GrantRefusedError,
   InvalidInputError,
   LimitExceededError,
+  MeetingNotFoundError,
   MissingScopesError,
   NotFoundError,
   ProviderAppInUseError,
@@ -161,7 +162,20 @@ builder.objectType(ProviderUnavailableError, {
 
 builder.objectType(RefusedByProviderError, {
   name: 'RefusedByProviderError',
-  description: 'Zoom understood the request and refused it for this app and account.',
+  description:
+    "Zoom understood the request and refused it for this app and account: a wrong account id, local recording switched off, a host's plan that lacks it.",
+  interfaces: [ErrorInterface],
+  fields: (t) => ({
+    providerCode: t.exposeString('providerCode', {
+      nullable: true,
+      description: "Zoom's own number for the refusal; null where it gave none.",
+    }),
+  }),
+});
+
+builder.objectType(MeetingNotFoundError, {
+  name: 'MeetingNotFoundError',
+  description: 'No connection that the caller may use reaches such a meeting, or Zoom has none of this number.',
   interfaces: [ErrorInterface],
 });
 

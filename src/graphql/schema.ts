@@ -11,6 +11,9 @@ import './deauthorization-receipt.js';
 import './revocation.js';
 import './tenant-deletion.js';
 import './credential.js';
+import './meeting.js';
+import './provider-token.js';
+import './signed-url.js';
 import './viewer.js';
 import { builder } from './builder.js';
 

@@ -1,5 +1,6 @@
 import { ZodError } from 'zod';
-import { type Control, ControlError } from './control.js';
+import type { Control } from './control.js';
+import { ControlError } from './control-error.js';
 import { json, matchPath, Refusal, type Reply, type SandboxRequest } from './http.js';
 
 interface Call {
@@ -18,7 +19,12 @@ const OPERATIONS: [method: string, path: string, operation: Operation][] = [
   ['POST', '/accounts', (control, { input }) => control.createAccount(input)],
   ['GET', '/users', (control) => control.users()],
   ['POST', '/users', (control, { input }) => control.createUser(input)],
-  ['POST', '/users/{id}/remove', (control, { params }) => control.removeUser(params['id']!)],
+  ['POST', '/users/{id}/remove', (control, { params, input }) => control.removeUser(params['id']!, input)],
+  ['PATCH', '/users/{id}', (control, { params, input }) => control.updateUser(params['id']!, input)],
+  ['GET', '/meetings', (control) => control.meetings()],
+  ['POST', '/meetings', (control, { input }) => control.createMeeting(input)],
+  ['PATCH', '/meetings/{id}', (control, { params, input }) => control.updateMeeting(Number(params['id']), input)],
+  ['POST', '/meetings/{id}/delete', (control, { params, input }) => control.deleteMeeting(Number(params['id']), input)],
   ['GET', '/apps', (control) => control.apps()],
   ['POST', '/apps', (control, { input }) => control.createApp(input)],
   ['GET', '/apps/{id}', (control, { params }) => control.app(params['id']!)],

@@ -6,7 +6,7 @@ const webUrl = z.url({ protocol: /^https?$/ });
 /** As Zoom's redirect field takes it: absolute, http or https, without a fragment (RFC 6749 §3.1.2). */
 const redirectUri = webUrl.refine((uri) => !uri.includes('#'), 'A redirect URI has no fragment.');
 
-const scopeName = z.string().regex(/^[a-z0-9_]+(:[a-z0-9_]+)+$/, 'Not a scope name.');
+const scopeName = z.string().regex(/^[a-z0-9_]+(:[a-z0-9_]+)*$/, 'Not a scope name.');
 
 const scopes = z
   .array(z.strictObject({ scope: scopeName, optional: z.boolean().default(false) }))
@@ -41,6 +41,13 @@ export const userInput = z.strictObject({
   /** Acme unless told. */
   accountId: z.string().optional(),
   role: z.enum(['Owner', 'Admin', 'Member']).default('Member'),
+});
+
+export const removalInput = z.strictObject({
+  /** How the user leaves: their tokens die in either case. */
+  how: z.enum(['deleted', 'deactivated']).default('deleted'),
+  /** Whether apps are told. */
+  webhooks: z.boolean().default(false),
 });
 
 export const accountInput = z.strictObject({ name: z.string().min(1).max(200) });

@@ -1,4 +1,5 @@
 import type { z } from 'zod';
+import { ControlError } from './control-error.js';
 import {
   accountInput,
   appInput,
@@ -7,28 +8,20 @@ import {
   given,
   grantInput,
   knobsPatch,
+  removalInput,
   userInput,
 } from './control-input.js';
+import { createMeetingControl, type MeetingControl } from './control-meetings.js';
 import { deauthorizedEvent } from './events.js';
 import type { FaultRuleInput } from './faults.js';
 import { endGrant } from './grants.js';
 import { DEFAULT_KNOBS, type Knobs } from './knobs.js';
 import type { JournalEntry } from './ledger.js';
 import { type Account, type App, type AppScope, type AppUsage, type Grant, grantKeyOf, type User } from './model.js';
+import { tellUserRemoved } from './meeting-events.js';
 import { freshState } from './state.js';
 import type { WebhookValidation } from './webhook-sender.js';
 import { nowMs, type World } from './world.js';
-
-/** A request to the control API that cannot be carried out. `status` is what the HTTP form of it answers. */
-export class ControlError extends Error {
-  readonly status: number;
-
-  constructor(status: number, message: string) {
-    super(message);
-    this.name = 'ControlError';
-    this.status = status;
-  }
-}
 
 /** A grant with what its tokens are worth now. */
 export interface GrantView extends Omit<Grant, 'tokens' | 'generation' | 'authorizedAt'> {
@@ -42,13 +35,13 @@ export interface GrantView extends Omit<Grant, 'tokens' | 'generation' | 'author
  * What a person does at the Zoom Marketplace, or Zoom's operators do behind it. Input is checked (`ZodError`), and
  * everything answered is a copy.
  */
-export interface Control {
+export interface Control extends MeetingControl {
   accounts(): Account[];
   createAccount(input: z.input<typeof accountInput>): Account;
   users(): User[];
   createUser(input: z.input<typeof userInput>): User;
-  /** The user is deleted at Zoom: their tokens die, no webhook is sent. */
-  removeUser(userId: string): User;
+  /** The user is deleted or deactivated at Zoom: their tokens die. A webhook is sent only if it is asked for. */
+  removeUser(userId: string, input?: z.input<typeof removalInput>): User;
   /** Apps with their secrets. */
   apps(): App[];
   app(clientId: string): App;
@@ -126,6 +119,7 @@ export function createControl(world: World): Control {
   };
 
   return {
+    ...createMeetingControl(world),
     accounts: () => structuredClone([...state.accounts.values()]),
     createAccount: (input) => {
       const account = { id: world.mint.id(), name: accountInput.parse(input).name };
@@ -142,9 +136,11 @@ export function createControl(world: World): Control {
       state.users.set(user.id, user);
       return saved(user);
     },
-    removeUser: (userId) => {
+    removeUser: (userId, input = {}) => {
+      const { how, webhooks } = removalInput.parse(input);
       const user = find(state.users.get(userId), 'user');
       user.removed = true;
+      if (webhooks) tellUserRemoved(world, user, how);
       for (const grant of state.grants.values()) if (grant.userId === userId) endGrant(world, grant);
       return saved(user);
     },

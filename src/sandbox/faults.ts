@@ -37,7 +37,19 @@ const faultShape = z.discriminatedUnion('kind', [
 export type Fault = z.output<typeof faultShape>;
 
 /** Routes that faults can be set on; the ledger uses the same names. */
-export const FAULT_ROUTES = ['authorize', 'token', 'revoke', 'users', 'accounts'] as const;
+export const FAULT_ROUTES = [
+  'authorize',
+  'token',
+  'revoke',
+  'users',
+  'accounts',
+  'list-users',
+  'list-meetings',
+  'meeting',
+  'join-token',
+  'zak',
+  'user-token',
+] as const;
 
 export type FaultRoute = (typeof FAULT_ROUTES)[number];
 

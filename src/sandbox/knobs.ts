@@ -41,6 +41,16 @@ export const knobsShape = z.strictObject({
   webhookRetryOn4xx: z.boolean(),
   /** Retries carry a new timestamp, signature and tracking id instead of the first attempt's. */
   webhookResignRetries: z.boolean(),
+  /**
+   * Requests a second that an account may make of the calls that Zoom calls light, and of the medium ones, over all
+   * apps; null: any number.
+   */
+  lightPerSecond: z.int().min(1).nullable(),
+  mediumPerSecond: z.int().min(1).nullable(),
+  /** Requests of each weight that an account may make in a day (UTC); null: any number. */
+  requestsPerDay: z.int().min(1).nullable(),
+  /** Zoom has sent headers about its limits, and promises them nowhere. */
+  rateLimitHeaders: z.boolean(),
   /** How many extra copies of each event are sent. */
   webhookDuplicates: z.int().min(0).max(10),
 });
@@ -69,5 +79,9 @@ export const DEFAULT_KNOBS: Knobs = {
   strictDeauthorization: false,
   webhookRetryOn4xx: false,
   webhookResignRetries: false,
+  lightPerSecond: null,
+  mediumPerSecond: null,
+  requestsPerDay: null,
+  rateLimitHeaders: true,
   webhookDuplicates: 0,
 };

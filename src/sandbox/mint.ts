@@ -1,4 +1,4 @@
-import { createHash, createHmac, randomBytes, randomUUID } from 'node:crypto';
+import { createHash, createHmac, randomBytes, randomInt, randomUUID } from 'node:crypto';
 
 /** Makes every id and secret of the sandbox, in the lengths and alphabets that Zoom uses. */
 export interface Mint {
@@ -10,6 +10,12 @@ export interface Mint {
   webhookSecret(): string;
   /** 33 characters. */
   code(): string;
+  /** 11 digits. */
+  meetingNumber(): number;
+  /** A short opaque token, as joins for local recording take it. */
+  joinToken(): string;
+  /** A signed token that lets somebody start or join as a user. `exp` in epoch seconds. */
+  userToken(claims: { type: string; userId: string; meetingId?: string; exp: number }): string;
   /** A signed token; see `TokenClaims`. */
   token(claims: TokenClaims): string;
 }
@@ -53,14 +59,34 @@ export function createMint({ canary, signingKey }: { canary: boolean; signingKey
   const kid = createHash('sha256').update(key).digest('hex').slice(0, 32);
   const secret = (length: number): string => mark + randomText(length - mark.length);
 
+  const sign = (header: object, claims: object): string => {
+    const signed = `${encode(header)}.${encode(claims)}`;
+    return `${signed}.${createHmac('sha512', key).update(signed).digest('base64url')}${mark}`;
+  };
+
   return {
     id: () => randomText(22),
+    meetingNumber: () => 80_000_000_000 + randomInt(9_999_999_999),
+    joinToken: () => secret(24),
+    userToken: ({ type, userId, meetingId, exp }) =>
+      sign(
+        { sv: '000001', zm_skm: 'zm_o2m', alg: 'HS512' },
+        {
+          iss: 'web',
+          clt: 0,
+          typ: type,
+          uid: userId,
+          ...(meetingId && { mid: meetingId }),
+          exp,
+          jti: mark + randomUUID(),
+        },
+      ),
     clientSecret: () => secret(32),
     webhookSecret: () => secret(22),
     code: () => secret(33),
     token: ({ kind, clientId, userId, accountId, generation, issuedAt, expiresAt }) => {
       const iat = Math.floor(issuedAt / 1000);
-      const signed = `${encode({ sv: '000001', alg: 'HS512', v: '2.0', kid })}.${encode({
+      const claims = {
         ver: 9,
         auid: createHash('sha256').update(`${accountId}${userId}`).digest('hex').slice(0, 32),
         code: randomText(32),
@@ -75,8 +101,8 @@ export function createMint({ canary, signingKey }: { canary: boolean; signingKey
         iat,
         aid: accountId,
         jti: mark + randomUUID(),
-      })}`;
-      return `${signed}.${createHmac('sha512', key).update(signed).digest('base64url')}${mark}`;
+      };
+      return sign({ sv: '000001', alg: 'HS512', v: '2.0', kid }, claims);
     },
   };
 }

@@ -16,6 +16,25 @@ export interface User {
   role: UserRole;
   /** Deleted at Zoom: the tokens are dead and the user can no longer be looked up. */
   removed: boolean;
+  /** Number of the personal meeting room, where it is not the one that the user began with. */
+  pmi?: number;
+  /** Local recording is switched off for the user, or the plan lacks it. */
+  localRecordingOff?: boolean;
+}
+
+/** A meeting as scheduled at Zoom. */
+export interface Meeting {
+  /** Eleven digits. */
+  id: number;
+  uuid: string;
+  hostId: string;
+  topic: string;
+  /** 1 begins at once and is in no list; 2 is scheduled; 3 and 8 recur. */
+  type: 1 | 2 | 3 | 8;
+  /** Epoch milliseconds. */
+  createdAt: number;
+  startAt: number;
+  durationMinutes: number;
 }
 
 export interface AppScope {

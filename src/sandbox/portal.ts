@@ -1,4 +1,5 @@
-import { type Control, ControlError, type GrantView } from './control.js';
+import type { Control, GrantView } from './control.js';
+import { ControlError } from './control-error.js';
 import { requireLocal } from './control-http.js';
 import { formOf, json, redirect, type Reply, type SandboxRequest } from './http.js';
 import type { App, User } from './model.js';

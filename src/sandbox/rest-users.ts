@@ -10,10 +10,13 @@ const ROLE_IDS: Record<UserRole, string> = { Owner: '0', Admin: '1', Member: '2'
 const numberOf = (id: string, digits: number): number =>
   10 ** (digits - 1) + (createHash('sha256').update(id).digest().readUInt32BE(0) % (9 * 10 ** (digits - 1)));
 
+/** Number of the user's personal meeting room. */
+export const pmiOf = (user: User): number => user.pmi ?? numberOf(user.id, 10);
+
 /** The fields of Zoom's user object that a sandbox user has an answer for. */
-function userBody(user: User): Record<string, unknown> {
+export function userBody(user: User): Record<string, unknown> {
   const [firstName = '', ...rest] = user.displayName.split(' ');
-  const pmi = numberOf(user.id, 10);
+  const pmi = pmiOf(user);
   return {
     id: user.id,
     first_name: firstName,
@@ -46,7 +49,7 @@ function userBody(user: User): Record<string, unknown> {
   };
 }
 
-const notFound = (userId: string): Reply =>
+export const userNotFound = (userId: string): Reply =>
   json(404, { code: 1001, message: `User does not exist: ${userId}.` }, 'unknown-user');
 
 /** Tokens for a whole account: those with an admin scope on users. */
@@ -63,9 +66,9 @@ export function readUser(world: World, { token, params }: { token: Token; params
     ({ email, removed }) => email === asked.toLowerCase() && !removed,
   );
   const user = liveUser(world, asked === 'me' ? token.userId : (byMail?.id ?? asked));
-  if (user === null) return notFound(asked);
+  if (user === null) return userNotFound(asked);
   if (user.id !== token.userId) {
-    if (!readsWholeAccount(token)) return notFound(asked);
+    if (!readsWholeAccount(token)) return userNotFound(asked);
     if (user.accountId !== token.accountId) {
       const message = `User does not belong to this account: ${token.accountId}.`;
       return json(400, { code: 1010, message }, 'user-of-other-account');

@@ -4,11 +4,22 @@ import { readAccessToken } from './grants.js';
 import { json, matchPath, type Reply, type SandboxRequest } from './http.js';
 import type { Token } from './model.js';
 import { readAccountSettings } from './rest-accounts.js';
+import { takeTurn } from './rest-limits.js';
+import { listMeetings, listUsers, readJoinToken, readMeeting, readOwnZak, readUserToken } from './rest-meetings.js';
 import { readUser } from './rest-users.js';
 import type { World } from './world.js';
 
 /** How heavily Zoom weighs a call in its rate limits. @see https://developers.zoom.us/docs/api/rate-limits/ */
 export type RateLabel = 'Light' | 'Medium' | 'Heavy' | 'Resource-intensive';
+
+/** What a call is made with, once its token is known to be good and to have a scope for it. */
+export interface RestCall {
+  token: Token;
+  params: Record<string, string>;
+  request: SandboxRequest;
+  /** Every scope that the call takes. */
+  scopes: readonly string[];
+}
 
 /** One REST call: adding a call is adding one of these to `ENDPOINTS` (and its name to `FAULT_ROUTES`, if new). */
 export interface RestEndpoint {
@@ -22,8 +33,11 @@ export interface RestEndpoint {
   /** Classic scopes that suffice too. */
   classicScopes: string[];
   label: RateLabel;
-  handler(world: World, call: { token: Token; params: Record<string, string>; request: SandboxRequest }): Reply;
+  handler(world: World, call: RestCall): Reply;
 }
+
+/** A call with a scope for the token's own user and one for the account. */
+const bothLevels = (scope: string): string[] => [scope, `${scope}:admin`];
 
 const ENDPOINTS: RestEndpoint[] = [
   {
@@ -44,13 +58,63 @@ const ENDPOINTS: RestEndpoint[] = [
     label: 'Light',
     handler: readAccountSettings,
   },
+  {
+    method: 'GET',
+    path: '/users',
+    route: 'list-users',
+    scopes: ['user:read:list_users:admin'],
+    classicScopes: ['user:read:admin', 'user:write:admin'],
+    label: 'Medium',
+    handler: listUsers,
+  },
+  {
+    method: 'GET',
+    path: '/users/{userId}/meetings',
+    route: 'list-meetings',
+    scopes: bothLevels('meeting:read:list_meetings'),
+    classicScopes: bothLevels('meeting:read'),
+    label: 'Medium',
+    handler: listMeetings,
+  },
+  {
+    method: 'GET',
+    path: '/users/me/zak',
+    route: 'zak',
+    scopes: bothLevels('user:read:zak'),
+    classicScopes: ['user_zak:read'],
+    label: 'Light',
+    handler: readOwnZak,
+  },
+  {
+    method: 'GET',
+    path: '/users/{userId}/token',
+    route: 'user-token',
+    scopes: bothLevels('user:read:token'),
+    classicScopes: [...bothLevels('user:read'), 'user_profile'],
+    label: 'Light',
+    handler: readUserToken,
+  },
+  {
+    method: 'GET',
+    path: '/meetings/{meetingId}',
+    route: 'meeting',
+    scopes: bothLevels('meeting:read:meeting'),
+    classicScopes: bothLevels('meeting:read'),
+    label: 'Light',
+    handler: readMeeting,
+  },
+  {
+    method: 'GET',
+    path: '/meetings/{meetingId}/jointoken/local_recording',
+    route: 'join-token',
+    scopes: bothLevels('meeting:read:local_recording_token'),
+    classicScopes: ['meeting_token:read:local_recording', 'meeting_token:read:admin:local_recording'],
+    label: 'Light',
+    handler: readJoinToken,
+  },
 ];
 
 const invalidToken = (message: string, outcome: string): Reply => json(401, { code: 124, message }, outcome);
-
-function withRateHeaders(reply: Reply, label: RateLabel): Reply {
-  return { ...reply, headers: { ...reply.headers, 'x-ratelimit-category': label, 'x-ratelimit-type': 'QPS' } };
-}
 
 function call(world: World, request: SandboxRequest, endpoint: RestEndpoint, params: Record<string, string>): Reply {
   if (request.query.has('access_token')) {
@@ -61,11 +125,15 @@ function call(world: World, request: SandboxRequest, endpoint: RestEndpoint, par
   const token = bearer === null ? 'invalid' : readAccessToken(world, bearer);
   if (token === 'invalid') return invalidToken('Invalid access token.', 'invalid-token');
   if (token === 'expired') return invalidToken('Access token is expired.', 'expired-token');
-  if (![...endpoint.scopes, ...endpoint.classicScopes].some((scope) => token.scopes.includes(scope))) {
+  const { headers, refusal } = takeTurn(world, token.accountId, endpoint.label);
+  if (refusal !== null) return { ...refusal, headers: { ...refusal.headers, ...headers } };
+  const scopes = [...endpoint.scopes, ...endpoint.classicScopes];
+  if (!scopes.some((scope) => token.scopes.includes(scope))) {
     const message = `Invalid access token, does not contain scopes:[${endpoint.scopes.join(', ')}].`;
     return json(400, { code: 4711, message }, 'missing-scope');
   }
-  return withRateHeaders(endpoint.handler(world, { token, params, request }), endpoint.label);
+  const reply = endpoint.handler(world, { token, params, request, scopes });
+  return { ...reply, headers: { ...reply.headers, ...headers } };
 }
 
 /**

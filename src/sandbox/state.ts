@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { DEFAULT_KNOBS, type Knobs } from './knobs.js';
-import type { Account, App, AuthorizationCode, Delivery, Grant, Token, User, UserRole } from './model.js';
+import type { Account, App, AuthorizationCode, Delivery, Grant, Meeting, Token, User, UserRole } from './model.js';
 
 /** Everything the sandbox would have to remember if it were Zoom, and its knobs; not the ledger and faults. */
 export interface State {
@@ -17,6 +17,8 @@ export interface State {
   /** Keyed by `hashOf` the code; a code is removed when it is used. */
   codes: Map<string, AuthorizationCode>;
   deliveries: Map<string, Delivery>;
+  /** Keyed by number. */
+  meetings: Map<number, Meeting>;
 }
 
 const FORMAT = 1;
@@ -73,6 +75,7 @@ export function freshState(): State {
     tokens: new Map(),
     codes: new Map(),
     deliveries: new Map(),
+    meetings: new Map(),
   };
 }
 
@@ -98,5 +101,7 @@ export function restoreState(text: string): State {
     tokens: new Map(saved.tokens),
     codes: new Map(saved.codes),
     deliveries: new Map(saved.deliveries),
+    // A sandbox that was saved before it had meetings has none.
+    meetings: new Map((saved.meetings as [number, Meeting][] | undefined) ?? []),
   };
 }

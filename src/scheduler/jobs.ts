@@ -1,6 +1,6 @@
-import type { Deps } from '../domain/deps.js';
+import type { CredentialDeps } from '../domain/credential.js';
+import { purgeMeetings, reconcileMeetings } from '../domain/meeting-reconciliation.js';
 import { probeDue } from '../domain/probe.js';
-import type { Refresher } from '../domain/refresh.js';
 import { watchLag } from '../domain/refresh-lag.js';
 import { purgeExpired } from '../domain/retention.js';
 import { revokePending } from '../domain/revocation.js';
@@ -8,8 +8,6 @@ import { endRequested } from '../domain/revocation-request.js';
 import { createKeyForgetter, finishDeletions } from '../domain/tenant-deletion.js';
 import { rewrapKeys, tendKeys } from '../domain/tenant-key.js';
 import type { Job } from './scheduler.js';
-
-type JobDeps = Deps & { refresher: Refresher };
 
 /** A job that has nothing to do right after it was done. */
 const every = (intervalMs: number, name: string, run: () => Promise<void>): Job => ({
@@ -28,7 +26,7 @@ const every = (intervalMs: number, name: string, run: () => Promise<void>): Job 
  * own disk, and forgets keys that are destroyed.
  */
 export function createJobs(
-  deps: JobDeps,
+  deps: CredentialDeps,
   { schedules, concurrency }: { schedules: boolean; concurrency: number },
 ): Job[] {
   const replaySpool = every(60_000, 'replay-spool', () => deps.refresher.replay());
@@ -39,6 +37,8 @@ export function createJobs(
     forgetKeys,
     { name: 'refresh-due', intervalMs: 1_000, run: () => deps.refresher.refreshDue(concurrency) },
     { name: 'probe-due', intervalMs: 1_000, run: () => probeDue(deps) },
+    { name: 'reconcile-meetings', intervalMs: 1_000, run: () => reconcileMeetings(deps) },
+    every(600_000, 'purge-meetings', () => purgeMeetings(deps)),
     every(30_000, 'watch-lag', () => watchLag(deps)),
     { name: 'end-requested', intervalMs: 1_000, run: () => endRequested(deps) },
     every(1_000, 'revoke-pending', () => revokePending(deps)),

@@ -43,6 +43,7 @@ export function processCurrentUserResponse(answer: HttpAnswer): ZoomIdentity {
     accountId,
     email: textOrNull(members['email']),
     displayName: textOrNull(members['display_name']) ?? fullName(members),
+    personalMeetingId: meetingIdOrNull(members['pmi']),
   };
 }
 
@@ -54,7 +55,13 @@ export function apiFailure(answer: HttpAnswer): ZoomError {
   if (number === SCOPE_MISSING) return new ZoomScopeMissingError();
   if (answer.status === 401) return new ZoomAccessTokenRejectedError();
   if (answer.status === 404 && number === USER_NOT_FOUND) return new ZoomGrantInvalidError('USER_REMOVED');
-  return new ZoomRequestRefusedError(answer.status);
+  return new ZoomRequestRefusedError(answer.status, number);
+}
+
+/** A meeting number as its digits. Zoom sends numbers, and in some answers the same as text. */
+export function meetingIdOrNull(value: unknown): string | null {
+  const digits = typeof value === 'number' && Number.isSafeInteger(value) ? String(value) : value;
+  return typeof digits === 'string' && /^\d{8,15}$/.test(digits) ? digits : null;
 }
 
 function fullName(members: Members): string | null {

@@ -67,10 +67,20 @@ export class ZoomResponseInvalidError extends ZoomError {
 /** A 4xx answer with none of the meanings above: the request is wrong for this app or account. */
 export class ZoomRequestRefusedError extends ZoomError {
   readonly status: number;
+  /** Zoom's own number for the refusal; null if it gave none. */
+  readonly code: number | null;
 
-  constructor(status: number) {
+  constructor(status: number, code: number | null = null) {
     super('Zoom refused the request');
     this.status = status;
+    this.code = code;
+  }
+}
+
+/** Zoom has no such meeting, or none that the token may see: it does not tell the two apart (code 3001, or 300). */
+export class ZoomMeetingUnknownError extends ZoomError {
+  constructor() {
+    super('Zoom does not know the meeting');
   }
 }
 

@@ -2,6 +2,7 @@ import { Agent, type Dispatcher } from 'undici';
 import type { Clock } from '../clock.js';
 import { ZoomRateLimitedError, ZoomResponseInvalidError, ZoomUnavailableError, type ZoomError } from './errors.js';
 import { readBody, type Body } from './body.js';
+import { readRateLimit, type RateLimit } from './rate-limit.js';
 import { parseRetryAfter } from './retry-after.js';
 
 // Generous for a healthy Zoom, and each alone well within the deadline of 15 s that bounds them together.
@@ -25,12 +26,15 @@ export interface HttpRequest {
   url: URL;
   headers: Record<string, string>;
   body: string | null;
+  /** Longest answer that is read; 64 KiB unless told. */
+  maxAnswerBytes?: number;
 }
 
 export interface HttpAnswer {
   /** 200 to 599: informational answers are skipped. */
   status: number;
   retryAfterSeconds: number | null;
+  rateLimit: RateLimit | null;
   body: Body;
 }
 
@@ -102,7 +106,7 @@ function dispatchOnce(agent: Agent, request: HttpRequest, deadlineMs: number, cl
     const finish = (content: Uint8Array | null): void => {
       if (!settle()) return;
       const retryAfterSeconds = parseRetryAfter(headers['retry-after'], clock.now());
-      resolve({ status, retryAfterSeconds, body: readBody(headers, content) });
+      resolve({ status, retryAfterSeconds, rateLimit: readRateLimit(headers), body: readBody(headers, content) });
     };
     const patience = setTimeout(() => {
       if (stage === 'not-sent') fail();
@@ -140,7 +144,7 @@ function dispatchOnce(agent: Agent, request: HttpRequest, deadlineMs: number, cl
         },
         onResponseData(started, chunk) {
           bytes += chunk.byteLength;
-          if (bytes <= MAX_BODY_BYTES) {
+          if (bytes <= (request.maxAnswerBytes ?? MAX_BODY_BYTES)) {
             chunks.push(chunk);
             return;
           }

@@ -4,6 +4,7 @@ import { accountReadRequest, processAccountReadResponse } from './account-read.j
 import { currentUserRequest, processCurrentUserResponse } from './api.js';
 import { createEndpoints, type ZoomHosts } from './hosts.js';
 import { createHttp } from './http.js';
+import { createZoomMeetings, type ZoomMeetings } from './meetings.js';
 import {
   accountTokenRequest,
   authorizationUrl,
@@ -55,6 +56,8 @@ export interface ZoomIdentity {
   accountId: string;
   email: string | null;
   displayName: string | null;
+  /** Digits of the personal meeting room's number. */
+  personalMeetingId: string | null;
 }
 
 export interface AuthorizationRequest {
@@ -67,7 +70,7 @@ export interface AuthorizationRequest {
 }
 
 /**
- * Zoom's OAuth endpoints and the REST calls that tell who a token belongs to and whether it works.
+ * Zoom's OAuth endpoints, the REST calls that tell who a token belongs to and whether it works, and those about meetings.
  *
  * Each method makes at most one HTTP request, follows no redirect, and ends within the configured deadline. Nothing is
  * retried here: what may be tried again is decided by whoever knows what a second attempt costs. Failures are the
@@ -111,6 +114,8 @@ export interface Zoom {
     accessToken: Secret;
     scopes: readonly string[];
   }): Promise<boolean>;
+  /** The REST calls about meetings, their hosts, and the tokens to join them with. */
+  meetings: ZoomMeetings;
 }
 
 /**
@@ -155,6 +160,7 @@ export function createZoom({
       if (call !== null) processAccountReadResponse(await http.send(call));
       return call !== null;
     },
+    meetings: createZoomMeetings({ endpoints, http }),
     close: () => http.close(),
   };
 }

@@ -42,6 +42,7 @@ export async function startInstances(count: number, settings: Record<string, str
       LATCHKEY_SANDBOX: '0',
       LATCHKEY_LOG_LEVEL: 'debug',
       LATCHKEY_EVENT_POLL_MS: '100',
+      LATCHKEY_MEETING_LIST_INTERVAL_SECONDS: '0',
       ZOOM_OAUTH_URL: sandbox.origin,
       ZOOM_API_URL: `${sandbox.origin}/v2`,
       ...(databaseUrl === null ? {} : { DATABASE_URL: databaseUrl }),

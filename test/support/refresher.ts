@@ -70,6 +70,7 @@ export async function startWorkshop(settings: Partial<Deps['settings']> = {}): P
         refreshesPerSecond: 10_000,
         probeIntervalSeconds: null,
         keyRetirementSeconds: 86_400,
+        meetingListIntervalSeconds: null,
         failuresBeforeDegraded: 3,
         ...settings,
       },

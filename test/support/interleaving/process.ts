@@ -30,6 +30,7 @@ export const SETTINGS: DomainSettings = {
   refreshesPerSecond: 1_000,
   probeIntervalSeconds: null,
   keyRetirementSeconds: 86_400,
+  meetingListIntervalSeconds: null,
   failuresBeforeDegraded: 3,
 };
 
@@ -146,7 +147,7 @@ function createDeps(actor: Actor, { vault, disk }: Machine, surroundings: Surrou
     log: quiet.log,
     settings: SETTINGS,
   };
-  return { ...deps, refresher: createRefresher(deps), candidates: createCandidateReader(deps.db) };
+  return { ...deps, refresher: createRefresher(deps), candidates: createCandidateReader(deps.db), renewals: new Map() };
 }
 
 /** What a process runs on; another may take it over when it has died. */

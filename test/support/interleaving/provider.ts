@@ -166,12 +166,16 @@ export function createProvider({ steps, time, clientId, mode, fates, onPresent }
       currentUser: ({ accessToken }) =>
         actor.step(`asks who ${accessToken.reveal()} is`, () => {
           if (!worksToRead(accessToken.reveal())) throw new ZoomAccessTokenRejectedError();
-          return { userId: user.id, accountId: user.accountId, email: user.email, displayName: user.displayName };
+          const { id: userId, accountId, email, displayName } = user;
+          return { userId, accountId, email, displayName, personalMeetingId: null };
         }),
       authorizationUrl: outOfModel,
       exchangeCode: outOfModel,
       mintAccountToken: outOfModel,
       readAccount: outOfModel,
+      get meetings() {
+        return outOfModel();
+      },
     }),
     consent: () => {
       recordConsent(world, app, user, SCOPES);

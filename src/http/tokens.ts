@@ -1,0 +1,130 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { CredentialDeps } from '../domain/credential.js';
+import { normalMeetingId } from '../domain/meeting-host.js';
+import { TOKEN_KINDS, type TokenKind, type TokenTarget, verifySignedUrl } from '../domain/signed-url.js';
+import { fetchToken } from '../domain/token-fetch.js';
+import {
+  DomainError,
+  GrantNotFoundError,
+  MeetingNotFoundError,
+  MissingScopesError,
+  ProviderUnavailableError,
+  ReauthorizationRequiredError,
+  RefusedByProviderError,
+} from '../errors.js';
+import { rowId } from '../graphql/ids.js';
+import { type Authenticate, REFUSALS } from './authenticate.js';
+import { notFound, respond, respondJson } from './respond.js';
+
+/** How long whoever was not served for reasons of our own should wait. */
+const RETRY_SECONDS = 5;
+
+const PARAMETERS = ['kind', 'meeting', 'tenant', 'expires', 'signature'] as const;
+
+type Parameters = Record<(typeof PARAMETERS)[number], string | null>;
+
+/** The parameters that count; others are passed over. Null where one is repeated: which is meant cannot be told. */
+function readParameters(query: URLSearchParams): Parameters | null {
+  const values: Partial<Parameters> = {};
+  for (const name of PARAMETERS) {
+    const [value = null, ...more] = query.getAll(name);
+    if (more.length > 0) return null;
+    values[name] = value;
+  }
+  return values as Parameters;
+}
+
+const isKind = (value: string): value is TokenKind => (TOKEN_KINDS as readonly string[]).includes(value);
+
+/** What the path and the parameters name; null where nothing can have that name. */
+function targetOf(of: TokenTarget['of'], segment: string, { kind, meeting }: Parameters): TokenTarget | null {
+  const id = of === 'grants' ? rowId(segment, 'Installation', 'UserConnection') : normalMeetingId(segment);
+  const wanted = kind ?? 'access';
+  return id === null || !isKind(wanted) ? null : { kind: wanted, of, id, meetingId: meeting };
+}
+
+/** Whose tokens the caller may have. */
+interface Admission {
+  onlyTenantId: string | null;
+  tenantId: string | null;
+}
+
+/**
+ * GET /tokens/grants/{id} and /tokens/meetings/{number}: the bare token as text, for callers that want no more, such as
+ * the vendor of a meeting bot. Let in by the signature of the URL itself or, without one, by a server key.
+ *
+ * 401 no right signature or key; 403 the key may not, or Zoom does not let the connection; 404 no such connection or
+ * meeting; 409 it must be authorized again; 503 try again after `Retry-After`.
+ */
+export function createTokenHandler(
+  deps: CredentialDeps,
+  { authenticate, of }: { authenticate: Authenticate; of: TokenTarget['of'] },
+) {
+  const { log } = deps;
+
+  /** @returns null after having answered. */
+  async function admit(
+    req: IncomingMessage,
+    res: ServerResponse,
+    parameters: Parameters | null,
+    target: TokenTarget | null,
+  ): Promise<Admission | null> {
+    const { signature, tenant, expires } = parameters ?? {};
+    if (parameters === null || typeof signature === 'string') {
+      const isWhole = typeof signature === 'string' && typeof tenant === 'string' && typeof expires === 'string';
+      const tenantRow =
+        isWhole && target !== null
+          ? await verifySignedUrl(deps, { tenantId: tenant, target, expires, signature })
+          : null;
+      if (tenantRow !== null) return { onlyTenantId: tenantRow, tenantId: tenant ?? null };
+      respondJson(res, 401, { error: 'The URL is not signed rightly, or its time is over.' });
+      return null;
+    }
+    const authentication = authenticate(req.headers.authorization, req.headers);
+    if ('refusal' in authentication) {
+      const { status, message } = REFUSALS[authentication.refusal];
+      respondJson(res, status, { error: message }, status === 401 ? { 'www-authenticate': 'Bearer' } : {});
+      return null;
+    }
+    const { kind, permissions, tenantId } = authentication.principal;
+    if (kind !== 'SERVER_KEY' || !permissions.includes('CREDENTIALS_READ')) {
+      respondJson(res, 403, { error: 'This needs a server key with the permission CREDENTIALS_READ.' });
+      return null;
+    }
+    return { onlyTenantId: tenantId, tenantId: tenant ?? null };
+  }
+
+  return async (req: IncomingMessage, res: ServerResponse, segment: string, query: URLSearchParams): Promise<void> => {
+    const parameters = readParameters(query);
+    const target = parameters === null ? null : targetOf(of, segment, parameters);
+    try {
+      const admission = await admit(req, res, parameters, target);
+      if (admission === null) return;
+      if (target === null) return notFound(res);
+      const { token, grantId } = await fetchToken(deps, target, admission);
+      log.info('a token was handed out', { grantId, route: 'tokens', operation: target.kind });
+      return respond(res, 200, { type: 'text/plain; charset=utf-8', text: token.reveal() });
+    } catch (error) {
+      if (error instanceof DomainError) return respondFailure(res, error);
+      log.error('a token could not be handed out', { route: 'tokens' }, error);
+      return respondJson(res, 503, { error: 'Try again later.' }, { 'retry-after': String(RETRY_SECONDS) });
+    }
+  };
+}
+
+const STATUSES: [new (...args: never[]) => DomainError, number][] = [
+  [GrantNotFoundError, 404],
+  [MeetingNotFoundError, 404],
+  [MissingScopesError, 403],
+  [RefusedByProviderError, 403],
+  [ReauthorizationRequiredError, 409],
+];
+
+/** The error's name is the same as in GraphQL, for whoever looks into why a bot did not come. */
+function respondFailure(res: ServerResponse, error: DomainError): void {
+  const body = { error: error.message, code: error.name };
+  const [, status = 503] = STATUSES.find(([type]) => error instanceof type) ?? [];
+  if (status !== 503) return respondJson(res, status, body);
+  const seconds = error instanceof ProviderUnavailableError ? error.retryAfterSeconds : RETRY_SECONDS;
+  respondJson(res, 503, body, { 'retry-after': String(Math.max(1, seconds)) });
+}
