@@ -163,7 +163,7 @@ describe('sealing anew', () => {
   test('disturbs no refresh that is under way: it commits, and once its answer is stored only that counts', async () => {
     const connection = await connectUser(server);
     await expire(server, connection);
-    spoilRefresh(server, connection, { kind: 'hang', when: 'after', ms: 400 });
+    spoilRefresh(server, connection, { kind: 'hang', when: 'after', ms: 2_000 });
     const deps = createDeps();
     const refreshing = createRefresher(deps).refresh({
       grantId: connection.rowId,
