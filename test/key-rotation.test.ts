@@ -4,6 +4,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import type { Database, SqlStatement } from '../src/database/database.js';
 import type { Deps } from '../src/domain/deps.js';
 import { resealStale } from '../src/domain/reseal.js';
+import { SEALED_TABLES } from '../src/domain/sealed-column.js';
 import { revokePending } from '../src/domain/revocation.js';
 import { rotateSystemKey, tendKeys } from '../src/domain/tenant-key.js';
 import { DEFAULT_KNOBS } from '../src/sandbox/knobs.js';
@@ -151,10 +152,18 @@ describe('a rotated tenant key', () => {
 });
 
 describe('sealing anew', () => {
+  test('knows every sealed column of the database', async () => {
+    const columns = await server.db.query<{ name: string }>(sql`
+      SELECT table_name || '.' || column_name AS name FROM information_schema.columns
+      WHERE table_schema = 'public' AND column_name LIKE 'sealed%' ORDER BY name`);
+    const known = SEALED_TABLES.flatMap((table) => table.columns.map((column) => `${table.name}.${column}`));
+    expect(known.toSorted()).toEqual(columns.map(({ name }) => name).toSorted());
+  });
+
   test('disturbs no refresh that is under way: it commits, and once its answer is stored only that counts', async () => {
     const connection = await connectUser(server);
     await expire(server, connection);
-    spoilRefresh(server, connection, { kind: 'hang', when: 'after', ms: 400 });
+    spoilRefresh(server, connection, { kind: 'hang', when: 'after', ms: 2_000 });
     const deps = createDeps();
     const refreshing = createRefresher(deps).refresh({
       grantId: connection.rowId,

@@ -56,6 +56,9 @@ ALTER TABLE "credential" ADD CONSTRAINT "credential_tenant_id_key_version_fkey" 
 ALTER TABLE "provider_revocation" ADD CONSTRAINT "provider_revocation_tenant_id_key_version_fkey" FOREIGN KEY ("tenant_id", "key_version") REFERENCES "tenant_key"("tenant_id", "version") ON DELETE NO ACTION ON UPDATE NO ACTION;
 
 -- AddForeignKey
+ALTER TABLE "url_signing_key" ADD CONSTRAINT "url_signing_key_tenant_id_key_version_fkey" FOREIGN KEY ("tenant_id", "key_version") REFERENCES "tenant_key"("tenant_id", "version") ON DELETE NO ACTION ON UPDATE NO ACTION;
+
+-- AddForeignKey
 ALTER TABLE "tenant_deletion" ADD CONSTRAINT "tenant_deletion_revocation_id_fkey" FOREIGN KEY ("revocation_id") REFERENCES "revocation"("id") ON DELETE RESTRICT ON UPDATE CASCADE;
 
 -- However many processes rotate a key at once, one version of each owner is active.
