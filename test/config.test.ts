@@ -35,6 +35,8 @@ test('without any setting it is a development server with a sandbox and document
     rootKeyFile: null,
     adminKey: null,
     role: 'all',
+    metrics: null,
+    drainSeconds: 0,
     logLevel: 'warn',
     sandboxPort: 4001,
     zoom: null,

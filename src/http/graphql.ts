@@ -2,9 +2,11 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { ExecutionResult } from 'graphql';
+import { type OperationKind, tell } from '../diagnostics.js';
 import type { Log } from '../log.js';
 import { REFUSALS, type Authenticate, type Refusal } from './authenticate.js';
 import { GRAPHQL_PATH, type Engine, type RequestContext } from './engine.js';
+import { outcomeOf, outcomeOfText } from './operation-outcome.js';
 import { BASE_HEADERS, methodNotAllowed, readBody, respondJson } from './respond.js';
 import { createSingleOperationRunner, type SingleOperation } from './single-operation.js';
 
@@ -45,30 +47,35 @@ export function createGraphQLHandler(options: {
     const { method, headers } = req;
     if (graphiql && method === 'GET' && asksForPage(headers.accept)) {
       // The page holds nothing; what it asks for later is authenticated. Without a query there is nothing to execute.
-      return viaEngine(req, res, null, { principal: nobody }, GRAPHQL_PATH);
+      return viaEngine(req, res, null, { principal: nobody }, null, GRAPHQL_PATH);
     }
+    const sinceMs = performance.now();
     const authentication = authenticate(headers.authorization, headers);
     if ('refusal' in authentication) {
+      count('unknown', REFUSALS[authentication.refusal].status === 401 ? 'unauthenticated' : 'forbidden', sinceMs);
       if (authentication.refusal !== 'UNAUTHENTICATED')
         log.warn('a caller was refused', { code: authentication.refusal });
       return respondRefusal(res, authentication.refusal);
     }
     const context = { principal: authentication.principal };
     if (method !== 'GET' && method !== 'POST') return methodNotAllowed(res, 'GET, POST');
-    if (method === 'GET') return viaEngine(req, res, null, context);
+    if (method === 'GET') return viaEngine(req, res, null, context, sinceMs);
     if (!isJson(headers['content-type'])) {
+      count('unknown', 'bad_request', sinceMs);
       return respondError(res, 415, 'Send the operation as application/json.', 'UNSUPPORTED_MEDIA_TYPE');
     }
     const body = await readBody(req, MAX_BODY_BYTES);
     if (body === null) {
+      count('unknown', 'bad_request', sinceMs);
       return respondError(res, 413, `A request may have ${MAX_BODY_BYTES} bytes.`, 'PAYLOAD_TOO_LARGE');
     }
     const mediaType = plainAnswerType(headers.accept);
     const operation = mediaType === null ? null : readOperation(body);
-    if (mediaType === null || operation === null) return viaEngine(req, res, body, context);
-    const result = await runSingle(operation, context);
-    if (result === null) return viaEngine(req, res, body, context);
-    return respondResult(res, result, mediaType);
+    if (mediaType === null || operation === null) return viaEngine(req, res, body, context, sinceMs);
+    const single = await runSingle(operation, context);
+    if (single === null) return viaEngine(req, res, body, context, sinceMs);
+    count(single.kind, outcomeOf(single.result.errors), sinceMs);
+    return respondResult(res, single.result, mediaType);
   };
 
   async function viaEngine(
@@ -76,6 +83,7 @@ export function createGraphQLHandler(options: {
     res: ServerResponse,
     body: Buffer | null,
     context: RequestContext,
+    sinceMs: number | null,
     url = req.url ?? GRAPHQL_PATH,
   ): Promise<void> {
     const gone = new AbortController();
@@ -91,10 +99,14 @@ export function createGraphQLHandler(options: {
     });
     const response = await engine.yoga.fetch(request, context as never);
     res.writeHead(response.status, { ...BASE_HEADERS, ...Object.fromEntries(response.headers) });
-    if (response.body === null) {
-      res.end();
+    const isStream = /^(text\/event-stream|multipart\/)/.test(response.headers.get('content-type') ?? '');
+    if (response.body === null || !isStream) {
+      const text = await response.text();
+      if (sinceMs !== null) count('unknown', outcomeOfText(text), sinceMs);
+      res.end(text);
       return;
     }
+    if (sinceMs !== null) count('subscription', 'ok', sinceMs);
     try {
       await pipeline(Readable.fromWeb(response.body as never), res);
     } catch (error) {
@@ -103,6 +115,9 @@ export function createGraphQLHandler(options: {
     }
   }
 }
+
+const count = (operation: OperationKind, outcome: ReturnType<typeof outcomeOf>, sinceMs: number): void =>
+  tell({ kind: 'operation', operation, outcome, seconds: (performance.now() - sinceMs) / 1_000 });
 
 /** Who asks for the GraphiQL page; may not do anything. */
 const nobody: RequestContext['principal'] = {

@@ -1,4 +1,5 @@
 import type { CredentialDeps } from '../domain/credential.js';
+import { watchClock } from '../domain/clock-offset.js';
 import { purgeMeetings, reconcileMeetings } from '../domain/meeting-reconciliation.js';
 import { probeDue } from '../domain/probe.js';
 import { watchLag } from '../domain/refresh-lag.js';
@@ -28,9 +29,11 @@ export function createJobs(
   { schedules, concurrency }: { schedules: boolean; concurrency: number },
 ): Job[] {
   const replaySpool = every(60_000, 'replay-spool', () => deps.refresher.replay());
-  if (!schedules) return [replaySpool];
+  const watchClocks = every(60_000, 'watch-clock', () => watchClock(deps));
+  if (!schedules) return [replaySpool, watchClocks];
   return [
     replaySpool,
+    watchClocks,
     { name: 'refresh-due', intervalMs: 1_000, run: () => deps.refresher.refreshDue(concurrency) },
     { name: 'probe-due', intervalMs: 1_000, run: () => probeDue(deps) },
     { name: 'reconcile-meetings', intervalMs: 1_000, run: () => reconcileMeetings(deps) },

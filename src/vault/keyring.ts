@@ -36,6 +36,8 @@ export interface Keyring {
    * @throws {VaultUnavailableError} it cannot be unwrapped.
    */
   find(sql: Sql, tenantId: string | null, keyId: string, keyVersion: number): Promise<EnvelopeKey | null>;
+  /** Unwrapped keys in memory. */
+  readonly size: number;
 }
 
 interface KeyRow {
@@ -79,6 +81,9 @@ export function createKeyring(options: KeyringOptions): Keyring {
   }
 
   return {
+    get size() {
+      return unwrapped.size;
+    },
     create: (tx, tenantId) => insertFirstKey(tx, rootKeys, tenantId),
     active: async (tx, tenantId) => {
       const owner = ownerOf(tenantId);

@@ -3,7 +3,7 @@ import type { Secret } from '../secret.js';
 import { EnvelopeError, inspectEnvelope, openEnvelope, sealEnvelope, type Place, type Sealed } from './envelope.js';
 import { VaultOpenError } from './errors.js';
 import { createKeyring, type KeyringOptions } from './keyring.js';
-import { verifyRootKeys } from './root-key-check.js';
+import { fitsRootKeys, verifyRootKeys } from './root-key-check.js';
 
 export type { Place, Sealed };
 
@@ -58,6 +58,10 @@ export interface VerifiableVault extends Vault {
    * @throws {RootKeyMismatchError} they are not. The message is fit for the operator's terminal.
    */
   verify(database: Pick<Database, 'transaction'>): Promise<void>;
+  /** Whether the database still is one that the given root keys belong to; changes nothing. */
+  fits(sql: Sql): Promise<boolean>;
+  /** Unwrapped keys in memory, which are bounded. */
+  cachedKeys(): number;
 }
 
 /** The keys stay with `rootKeys` and in this vault's cache; two vaults of one process share nothing. */
@@ -74,6 +78,8 @@ export function createVault(options: KeyringOptions): VerifiableVault {
     };
   };
   return {
+    fits: (sql) => fitsRootKeys(sql, options.rootKeys),
+    cachedKeys: () => keyring.size,
     verify: (database) => verifyRootKeys(database, options.rootKeys),
     createTenantKey: (sql, tenantId) => keyring.create(sql, tenantId),
     sealer,

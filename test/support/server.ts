@@ -24,6 +24,8 @@ export interface TestServer {
   /** Also the public URL. */
   url: string;
   adminKey: string;
+  /** Where its figures are; null unless LATCHKEY_METRICS_PORT is set. */
+  metricsUrl: string | null;
   sandbox: Sandbox;
   db: Database;
   /** Runs one operation over HTTP with the admin key. */
@@ -95,6 +97,7 @@ export async function startTestServer(
   return {
     url,
     adminKey: TEST_ADMIN_KEY,
+    metricsUrl: latchkey.metricsUrl,
     sandbox,
     db,
     graphql,
