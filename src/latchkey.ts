@@ -21,6 +21,7 @@ import { createAuthenticate } from './http/authenticate.js';
 import { closeServer, listen, ListenError } from './http/listener.js';
 import { createReadiness } from './http/readiness.js';
 import { respondJson } from './http/respond.js';
+import { NO_INSTRUMENTS } from './metrics/instruments.js';
 import { createMetrics, type Metrics } from './metrics/metrics.js';
 import type { Log } from './log.js';
 import { createSandbox, type Sandbox } from './sandbox/sandbox.js';
@@ -149,7 +150,8 @@ async function start(
   const disk = config.spool
     ? { folder: join(config.dataDir, 'spool'), cipher: createSpoolCipher({ vault, db }) }
     : null;
-  const spool = instruments.spool(createSpool({ disk, log }));
+  // One that is off writes nothing that could be counted.
+  const spool = (disk === null ? NO_INSTRUMENTS : instruments).spool(createSpool({ disk, log }));
   const deps: Deps = {
     db,
     vault,

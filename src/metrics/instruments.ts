@@ -202,17 +202,17 @@ async function* counted<T>(
 }
 
 function instrumentJob(job: Job, meters: Meters): Job {
-  meters.jobs.inc({ job: job.name, result: 'failed' }, 0);
+  meters.jobs.inc({ task: job.name, result: 'failed' }, 0);
   return {
     ...job,
     run: async (signal) => {
       try {
         const more = await job.run(signal);
-        meters.jobs.inc({ job: job.name, result: 'ok' });
-        meters.jobSucceeded.set({ job: job.name }, Date.now() / 1_000);
+        meters.jobs.inc({ task: job.name, result: 'ok' });
+        meters.jobSucceeded.set({ task: job.name }, Date.now() / 1_000);
         return more;
       } catch (error) {
-        meters.jobs.inc({ job: job.name, result: 'failed' });
+        meters.jobs.inc({ task: job.name, result: 'failed' });
         throw error;
       }
     },

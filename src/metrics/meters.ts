@@ -118,7 +118,7 @@ export function createMeters() {
     eventsDelivered: counter('events_delivered_total', 'Health events handed to subscriptions.', []),
     webSockets: gauge('websockets', 'Open WebSockets.'),
 
-    jobs: counter('job_runs_total', 'Runs of the jobs of the schedule.', ['job', 'result']),
-    jobSucceeded: gauge('job_last_success_timestamp_seconds', 'When a job last ended well.', ['job']),
+    jobs: counter('job_runs_total', 'Runs of the jobs of the schedule.', ['task', 'result']),
+    jobSucceeded: gauge('job_last_success_timestamp_seconds', 'When a job last ended well.', ['task']),
   };
 }

@@ -24,8 +24,6 @@ export interface TestServer {
   /** Also the public URL. */
   url: string;
   adminKey: string;
-  /** Where its figures are; null unless LATCHKEY_METRICS_PORT is set. */
-  metricsUrl: string | null;
   sandbox: Sandbox;
   db: Database;
   /** Runs one operation over HTTP with the admin key. */
@@ -35,6 +33,11 @@ export interface TestServer {
   /** What was logged so far, a line each. */
   logs: string[];
   close(): Promise<void>;
+}
+
+export interface WatchedServer extends TestServer {
+  /** Where its figures are; null unless LATCHKEY_METRICS_PORT is set. */
+  metricsUrl: string | null;
 }
 
 export const TEST_ADMIN_KEY = 'test-admin-key-of-at-least-32-characters';
@@ -49,7 +52,7 @@ export const TEST_ADMIN_KEY = 'test-admin-key-of-at-least-32-characters';
 export async function startTestServer(
   settings: Record<string, string> = {},
   otherSecrets: () => readonly string[] = () => [],
-): Promise<TestServer> {
+): Promise<WatchedServer> {
   const dataDir = await mkdtemp(join(tmpdir(), 'latchkey-server-'));
   const sandbox = await createSandbox({ host: '127.0.0.1', port: 0, clock: systemClock, canary: true });
   const db = await openTestDatabase();
