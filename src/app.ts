@@ -73,6 +73,8 @@ export function createApp({ deps, authenticate, readiness, development, api }: A
 
   return {
     handle: (req, res) => {
+      // So that a proxy sends its next request elsewhere, instead of into a connection that is being closed.
+      if (draining) res.setHeader('connection', 'close');
       route(req, res).catch((error: unknown) => {
         log.error('a request failed', {}, error);
         if (res.headersSent) return res.destroy();

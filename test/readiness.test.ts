@@ -90,6 +90,7 @@ test('a server that ends says so before it stops listening, and still answers me
   const ended = server.close();
   const answer = await fetch(`${server.url}/readyz`);
   expect([answer.status, await answer.json()]).toEqual([503, { ready: false }]);
+  expect(answer.headers.get('connection')).toBe('close');
   expect((await fetch(`${server.url}/livez`)).status).toBe(200);
   expect((await server.graphql('{ viewer { kind } }')).status).toBe(200);
   await ended;
