@@ -131,7 +131,7 @@ test('operations that are refused are counted by why', async () => {
     const counted = await growth('latchkey_graphql_operations_total', { outcome: 'bad_request' }, () =>
       server.graphql(wrong),
     );
-    expect(counted, wrong).toBe(1);
+    expect([wrong, counted]).toEqual([wrong, 1]);
   }
 });
 
@@ -274,14 +274,12 @@ test('every alert says how grave it is, what it means, and where the operator re
     ),
   );
   expect(new Set(rules.map(({ alert }) => alert)).size).toBe(rules.length);
-  for (const { alert, labels, annotations } of rules) {
-    expect(['page', 'ticket'], alert).toContain(labels.severity);
-    expect(annotations.summary.length, alert).toBeGreaterThan(10);
-    expect(annotations.description.length, alert).toBeGreaterThan(10);
-    const [page, anchor = ''] = annotations.runbook_url.split('#');
-    expect(page).toBe('docs/operations.md');
-    expect([...anchors], alert).toContain(anchor);
-  }
+  const unfit = rules.filter(({ labels, annotations: { summary, description, runbook_url: place } }) => {
+    const [page, anchor = ''] = place.split('#');
+    const leads = page === 'docs/operations.md' && anchors.has(anchor);
+    return !leads || !['page', 'ticket'].includes(labels.severity) || summary.length < 10 || description.length < 10;
+  });
+  expect(unfit).toEqual([]);
 });
 
 test('a client that never ends its request does not hold up the figures of others', async () => {
