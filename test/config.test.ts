@@ -56,6 +56,16 @@ test('without any setting it is a development server with a sandbox and document
   });
 });
 
+test('figures are served nowhere unless a port is given, and then on loopback unless told', () => {
+  expect(readConfig({ LATCHKEY_METRICS_HOST: '0.0.0.0' }).metrics).toBeNull();
+  expect(readConfig({ LATCHKEY_METRICS_PORT: '9464' }).metrics).toEqual({ host: '127.0.0.1', port: 9464 });
+  expect(readConfig({ LATCHKEY_METRICS_PORT: '0', LATCHKEY_METRICS_HOST: '::' }).metrics).toEqual({
+    host: '::',
+    port: 0,
+  });
+  expect(problemsOf({ LATCHKEY_METRICS_PORT: '65536' })).toHaveLength(1);
+});
+
 test('production has no sandbox and speaks to Zoom itself', () => {
   const config = readConfig(PRODUCTION);
   expect(config).toMatchObject({ production: true, sandboxPort: null, logLevel: 'info' });

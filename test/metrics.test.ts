@@ -11,6 +11,7 @@ import { createInstruments } from '../src/metrics/instruments.js';
 import { createMeters } from '../src/metrics/meters.js';
 import { createSampler, type Sources } from '../src/metrics/sampler.js';
 import { ask, connectUser, disconnect, read, spoilRefresh } from './support/connections.js';
+import { startSecondServer } from './support/second-server.js';
 import { startTestServer } from './support/server.js';
 import { openSse } from './support/streams.js';
 import { until } from './support/until.js';
@@ -86,6 +87,13 @@ test('figures are served on a listener of their own, and only there', async () =
     expect((await fetch(new URL(path, metricsUrl))).status).toBe(404);
   }
   expect((await fetch(metricsUrl, { method: 'POST' })).status).toBe(405);
+});
+
+test('a start whose port for figures is taken says which settings to change, and leaves nothing running', async () => {
+  const { port } = new URL(metricsUrl);
+  await expect(startSecondServer(server.db, { LATCHKEY_METRICS_PORT: port })).rejects.toThrow(
+    `Cannot listen on 127.0.0.1:${port}: it is in use by another program. Set LATCHKEY_METRICS_HOST and LATCHKEY_METRICS_PORT to something else.`,
+  );
 });
 
 test('a scrape tells what this process is and that it is ready', async () => {
