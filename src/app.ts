@@ -1,6 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
-import sql from 'sql-template-tag';
 import type { GraphQLDeps } from './graphql/context.js';
 import type { Authenticate } from './http/authenticate.js';
 import { createCors } from './http/cors.js';
@@ -9,6 +8,7 @@ import { createGraphQLHandler } from './http/graphql.js';
 import { createCallbackHandler, createStartHandler } from './http/oauth.js';
 import { unavailablePage } from './http/pages.js';
 import { methodNotAllowed, notFound, respond, respondJson } from './http/respond.js';
+import type { Readiness } from './http/readiness.js';
 import { createTokenHandler } from './http/tokens.js';
 import { createWebSocketHandler } from './http/websocket.js';
 import { createZoomWebhookHandler } from './http/zoom-webhook.js';
@@ -16,7 +16,9 @@ import { createZoomWebhookHandler } from './http/zoom-webhook.js';
 export interface App {
   handle(req: IncomingMessage, res: ServerResponse): void;
   upgrade(req: IncomingMessage, socket: Duplex, head: Buffer): void;
-  /** From here on `/readyz` says no. */
+  /** Open WebSockets. */
+  webSockets(): number;
+  /** From here on `/readyz` says no, and no WebSocket is opened. */
   drain(): void;
   /** Ends the streams. */
   close(): Promise<void>;
@@ -27,13 +29,14 @@ type Handler = (req: IncomingMessage, res: ServerResponse, segment: string, quer
 export interface AppOptions {
   deps: GraphQLDeps;
   authenticate: Authenticate;
+  readiness: Readiness;
   development: boolean;
   /** Whether anything but the health paths is served. */
   api: boolean;
 }
 
 /** Routes exact paths; whatever is none of them is 404. */
-export function createApp({ deps, authenticate, development, api }: AppOptions): App {
+export function createApp({ deps, authenticate, readiness, development, api }: AppOptions): App {
   const { log } = deps;
   const engine = createEngine(deps, { development });
   const graphql = createGraphQLHandler({
@@ -47,20 +50,9 @@ export function createApp({ deps, authenticate, development, api }: AppOptions):
   let draining = false;
 
   const ready: Handler = async (_req, res) => {
-    const isReady = !draining && (await isWritable());
+    const isReady = (await readiness.reasons()).length === 0;
     respondJson(res, isReady ? 200 : 503, { ready: isReady });
   };
-
-  async function isWritable(): Promise<boolean> {
-    try {
-      const [row] = await deps.db.query<{ readOnly: string }>(sql`
-        SELECT current_setting('transaction_read_only') AS "readOnly"`);
-      return row?.readOnly === 'off';
-    } catch {
-      // Not reachable is not ready; whoever asks wants nothing more.
-      return false;
-    }
-  }
 
   /** What serves a path, or all paths of one more segment where it ends with a slash. */
   const routes: Record<string, { method: string; handler: Handler }> = {
@@ -88,6 +80,8 @@ export function createApp({ deps, authenticate, development, api }: AppOptions):
 
   return {
     handle: (req, res) => {
+      // So that a proxy sends its next request elsewhere, instead of into a connection that is being closed.
+      if (draining) res.setHeader('connection', 'close');
       route(req, res).catch((error: unknown) => {
         log.error('a request failed', {}, error);
         if (res.headersSent) return res.destroy();
@@ -110,8 +104,10 @@ export function createApp({ deps, authenticate, development, api }: AppOptions):
       if (api && path === GRAPHQL_PATH && !draining) return webSocket.upgrade(req, socket, head);
       socket.end('HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n');
     },
+    webSockets: () => webSocket.count(),
     drain: () => {
       draining = true;
+      readiness.drain();
     },
     close: () => webSocket.close(),
   };

@@ -21,6 +21,10 @@ export interface Config {
   /** Null: made once in development. */
   adminKey: Secret | null;
   role: 'all' | 'api' | 'worker';
+  /** Where figures for Prometheus are served; null: nowhere. */
+  metrics: { host: string; port: number } | null;
+  /** How long `/readyz` says no before the listener closes, so that proxies have noticed. */
+  drainSeconds: number;
   logLevel: LogLevel;
   /** Port of the Zoom sandbox that runs beside the server; null: no sandbox. 0 takes any free one. */
   sandboxPort: number | null;
@@ -65,13 +69,14 @@ export class ConfigError extends Error {
 
 const LOOPBACK = new Set(['localhost', '127.0.0.1', '[::1]']);
 
-const whole = (min: number, max: number, standard: number) =>
+const number = (min: number, max: number) =>
   z
     .string()
     .regex(/^\d{1,9}$/, `must be a whole number from ${min} to ${max}`)
     .transform(Number)
-    .refine((value) => value >= min && value <= max, `must be a whole number from ${min} to ${max}`)
-    .default(standard);
+    .refine((value) => value >= min && value <= max, `must be a whole number from ${min} to ${max}`);
+
+const whole = (min: number, max: number, standard: number) => number(min, max).default(standard);
 
 const flag = z.enum(['0', '1'], 'must be 0 or 1').transform((value) => value === '1');
 
@@ -126,6 +131,9 @@ const Settings = z.object({
     .regex(/^\S+$/, 'must not contain white space')
     .optional(),
   LATCHKEY_ROLE: z.enum(['all', 'api', 'worker'], 'must be all, api or worker').default('all'),
+  LATCHKEY_METRICS_HOST: z.string().min(1).default('127.0.0.1'),
+  LATCHKEY_METRICS_PORT: number(0, 65_535).optional(),
+  LATCHKEY_DRAIN_SECONDS: whole(0, 60, 0),
   LATCHKEY_LOG_LEVEL: z
     .enum(['debug', 'info', 'warn', 'error', 'silent'], 'must be debug, info, warn, error or silent')
     .optional(),
@@ -212,6 +220,11 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     rootKeyFile: settings.LATCHKEY_ROOT_KEY_FILE ?? null,
     adminKey: settings.LATCHKEY_ADMIN_KEY === undefined ? null : new Secret(settings.LATCHKEY_ADMIN_KEY),
     role: settings.LATCHKEY_ROLE,
+    metrics:
+      settings.LATCHKEY_METRICS_PORT === undefined
+        ? null
+        : { host: settings.LATCHKEY_METRICS_HOST, port: settings.LATCHKEY_METRICS_PORT },
+    drainSeconds: settings.LATCHKEY_DRAIN_SECONDS,
     logLevel: settings.LATCHKEY_LOG_LEVEL ?? (production ? 'info' : 'warn'),
     sandboxPort: sandbox ? settings.LATCHKEY_SANDBOX_PORT : null,
     zoom:

@@ -27,3 +27,67 @@ const refreshes = channel(REFRESH_CHANNEL);
 export function traceRefresh(step: RefreshStep, { grantId, fence }: { grantId: string; fence: number }): void {
   if (refreshes.hasSubscribers) refreshes.publish({ step, grantId, fence } satisfies RefreshProgress);
 }
+
+/** Something that happened, told to whoever counts: words of ours only, so that the number of distinct ones is bounded. */
+export type Occurrence =
+  /** A lease was settled. `elsewhere`: nothing was learned, or somebody else was faster. `cause` of a failure. */
+  | {
+      kind: 'refresh';
+      outcome: 'refreshed' | 'elsewhere' | 'ended' | 'failed' | 'error';
+      cause: string;
+      attempt: 'first' | 'retry';
+      seconds: number;
+    }
+  /** A credential was asked for. `outcome`: `served`, `served_with_warning`, or the name of the error. */
+  | { kind: 'credential'; outcome: string }
+  | { kind: 'webhook'; outcome: WebhookOutcome }
+  | { kind: 'health-transition'; status: string; reason: string }
+  | { kind: 'operation'; operation: OperationKind; outcome: OperationOutcome; seconds: number };
+
+export type WebhookOutcome =
+  | 'accepted'
+  | 'repeated'
+  | 'without_effect'
+  | 'validated'
+  | 'unknown_app'
+  | 'bad_signature'
+  | 'clock_skew_suspected'
+  | 'malformed_validation'
+  | 'too_large'
+  | 'not_stored';
+
+/** `credential` is the query of that one field: what products wait for. */
+export type OperationKind = 'credential' | 'query' | 'mutation' | 'subscription' | 'unknown';
+
+export type OperationOutcome =
+  'ok' | 'bad_request' | 'unauthenticated' | 'forbidden' | 'vault_unavailable' | 'unavailable' | 'internal';
+
+/** Name of the channel on which occurrences are told. Its subscribers run within whatever happened. */
+export const OCCURRENCE_CHANNEL = 'latchkey:occurrence';
+
+const occurrences = channel(OCCURRENCE_CHANNEL);
+
+/** Costs next to nothing where nobody counts. */
+export function tell(occurrence: Occurrence): void {
+  if (occurrences.hasSubscribers) occurrences.publish(occurrence);
+}
+
+const waiting = new WeakMap<object, Occurrence[]>();
+
+/**
+ * Keeps back what is told of a transaction.
+ *
+ * @returns a function that tells it; call it after the commit, or never.
+ */
+export function holdBack(tx: object): () => void {
+  const held: Occurrence[] = [];
+  waiting.set(tx, held);
+  return () => held.forEach(tell);
+}
+
+/** Tells it once the transaction is committed; at once, where nobody keeps it back. */
+export function tellOf(tx: object, occurrence: Occurrence): void {
+  const held = waiting.get(tx);
+  if (held === undefined) tell(occurrence);
+  else held.push(occurrence);
+}

@@ -1,5 +1,5 @@
-import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { createServer } from 'node:http';
+import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { type App, createApp } from './app.js';
 import { systemClock } from './clock.js';
@@ -19,7 +19,13 @@ import { createHealthEventStream } from './feed/event-stream.js';
 import { createFeed } from './feed/feed.js';
 import { createAuthenticate } from './http/authenticate.js';
 import { createFailedAttempts } from './http/failed-attempts.js';
+import { closeServer, listen, ListenError } from './http/listener.js';
+import { createReadiness } from './http/readiness.js';
+import { readClockOffset } from './domain/clock-offset.js';
+import { countGrants, readFigures } from './domain/figures.js';
 import { respondJson } from './http/respond.js';
+import { NO_INSTRUMENTS } from './metrics/instruments.js';
+import { createMetrics, type Metrics } from './metrics/metrics.js';
 import type { Log } from './log.js';
 import { createSandbox, type Sandbox } from './sandbox/sandbox.js';
 import { createJobs } from './scheduler/jobs.js';
@@ -32,11 +38,9 @@ import { createZoom } from './zoom/zoom.js';
 const SESSION_SECONDS = 600;
 const CONNECT_CODE_SECONDS = 120;
 const FAILURES_BEFORE_DEGRADED = 3;
+const { version: VERSION } = createRequire(import.meta.url)('../package.json') as { version: string };
 /** Connections to the provider beyond those that scheduled refreshes may take. */
 const CONNECTIONS_FOR_READERS = 100;
-/** How long running requests may take after the listener has closed. */
-const DRAIN_MS = 10_000;
-const IDLE_SWEEP_MS = 100;
 
 /** A running server. */
 export interface Latchkey {
@@ -45,6 +49,8 @@ export interface Latchkey {
   /** What browsers and Zoom are told. */
   publicUrl: string;
   sandbox: Sandbox | null;
+  /** Where figures for Prometheus are served; null: nowhere. */
+  metricsUrl: string | null;
   database: Database['kind'];
   /** The file that the development admin key is kept in; null where the setting gives one. */
   adminKeyFile: string | null;
@@ -52,23 +58,6 @@ export interface Latchkey {
   adminKeyIsNew: boolean;
   /** Takes no more work, waits for what is running, releases everything. Safe to call twice. */
   close(): Promise<void>;
-}
-
-/** The address is taken, or may not be used. */
-export class ListenError extends Error {
-  constructor(host: string, port: number, code: string | undefined) {
-    const reason =
-      code === 'EADDRINUSE' ? 'it is in use by another program' : `the system answers ${code ?? 'an error'}`;
-    super(`Cannot listen on ${host}:${port}: ${reason}. Set HOST and PORT to something else.`);
-    this.name = 'ListenError';
-  }
-}
-
-function listen(server: Server, host: string, port: number): Promise<number> {
-  return new Promise((resolve, reject) => {
-    server.once('error', (error: NodeJS.ErrnoException) => reject(new ListenError(host, port, error.code)));
-    server.listen(port, host, () => resolve((server.address() as AddressInfo).port));
-  });
 }
 
 /** Runs what releases a resource for each that was taken, the last first, also when one of them fails. */
@@ -117,12 +106,16 @@ export async function startLatchkey(config: Config, log: Log, open = openDatabas
 
 async function start(
   config: Config,
-  log: Log,
+  plainLog: Log,
   open: typeof openDatabase,
   cleanup: ReturnType<typeof createCleanup>,
 ): Promise<Latchkey> {
   const clock = systemClock;
-  const rootKeys = createLocalRootKeys(await readRootKeys(config));
+  const metrics = createMetrics({ enabled: config.metrics !== null });
+  cleanup.add(() => metrics.close());
+  const { instruments } = metrics;
+  const log = instruments.log(plainLog);
+  const rootKeys = instruments.rootKeys(createLocalRootKeys(await readRootKeys(config)));
   const server = createServer({ requestTimeout: 30_000, headersTimeout: 10_000, keepAliveTimeout: 65_000 });
   const running: { app?: App } = {};
   server.on('request', (req, res) => {
@@ -136,28 +129,32 @@ async function start(
   // First of all, so that a taken address is told at once and the port is known; the answer is 503 until all is there.
   const port = await listen(server, config.host, config.port);
   cleanup.add(() => closeServer(server));
+  const metricsUrl = await listenForMetrics(config, metrics, cleanup);
   const publicUrl = config.publicUrl ?? `http://localhost:${port}`;
 
-  const db = await open(config, log);
+  const db = instruments.database(await open(config, log));
   cleanup.add(() => db.close());
-  const vault = createVault({ rootKeys });
+  const vault = instruments.vault(createVault({ rootKeys }));
   await vault.verify(db);
   await vault.createTenantKey(db, null);
 
   const sandbox = await startSandbox(config, log);
   if (sandbox !== null) cleanup.add(() => sandbox.close());
-  const zoom = createZoom({
-    hosts: hostsOf(config, sandbox),
-    deadlineMs: config.providerDeadlineSeconds * 1_000,
-    connections: CONNECTIONS_FOR_READERS + config.refreshConcurrency,
-    clock,
-  });
+  const zoom = instruments.zoom(
+    createZoom({
+      hosts: hostsOf(config, sandbox),
+      deadlineMs: config.providerDeadlineSeconds * 1_000,
+      connections: CONNECTIONS_FOR_READERS + config.refreshConcurrency,
+      clock,
+    }),
+  );
   cleanup.add(() => zoom.close());
-  const feed = createFeed({ clock, pollMs: config.eventPollMs });
-  const spool = createSpool({
-    disk: config.spool ? { folder: join(config.dataDir, 'spool'), cipher: createSpoolCipher({ vault, db }) } : null,
-    log,
-  });
+  const feed = instruments.feed(createFeed({ clock, pollMs: config.eventPollMs }));
+  const disk = config.spool
+    ? { folder: join(config.dataDir, 'spool'), cipher: createSpoolCipher({ vault, db }) }
+    : null;
+  // One that is off writes nothing that could be counted.
+  const spool = (disk === null ? NO_INSTRUMENTS : instruments).spool(createSpool({ disk, log }));
   const deps: Deps = {
     db,
     vault,
@@ -189,7 +186,7 @@ async function start(
   cleanup.add(() => refresher.drain());
   // Before anything is read or refreshed: what a crash has left here may be the only live tokens of their grants.
   await refresher.replay({ all: true });
-  const healthEvents = createHealthEventStream(createHealthEventLog(db), feed);
+  const healthEvents = instruments.healthEvents(createHealthEventStream(createHealthEventLog(db), feed));
   const candidates = createCandidateReader(db);
   const renewals = new Map();
   const { adminKey, ...adminKeyOrigin } = await readDevelopmentAdminKey(config);
@@ -198,7 +195,9 @@ async function start(
   cleanup.add(() => principals.close());
   const keyUse = createKeyUse(deps);
   cleanup.add(() => keyUse.record());
+  const readiness = createReadiness({ db, clock, vault });
   const app = createApp({
+    readiness,
     deps: { ...deps, refresher, healthEvents, candidates, renewals, principals },
     authenticate: createAuthenticate({
       adminKey,
@@ -218,18 +217,47 @@ async function start(
       concurrency: config.refreshConcurrency,
     },
   );
-  const scheduler = createScheduler({ jobs, clock, log });
+  const scheduler = createScheduler({ jobs: instruments.jobs(jobs), clock, log });
   scheduler.start();
+  metrics.observe(
+    { version: VERSION, role: config.role, database: db.kind },
+    {
+      load: refresher.load,
+      cachedKeys: () => vault.keyCacheStats().size,
+      postponed: spool.postponed,
+      pool: db.pool,
+      webSockets: app.webSockets,
+      notReady: readiness.reasons,
+      clockOffset: () => readClockOffset(deps),
+      figures: () => readFigures(deps),
+      grants: () => countGrants(deps),
+    },
+  );
   cleanup.add(async () => {
     app.drain();
+    await clock.sleep(config.drainSeconds * 1_000);
     feed.close();
     await Promise.all([scheduler.stop(), app.close(), closeServer(server)]);
   });
   running.app = app;
-  const address = `http://${config.host.includes(':') ? `[${config.host}]` : config.host}:${port}`;
+  const address = originOf(config.host, port);
   log.info('listening', { url: address, database: db.kind, role: config.role });
-  return { url: address, publicUrl, sandbox, database: db.kind, ...adminKeyOrigin, close: cleanup.run };
+  return { url: address, publicUrl, metricsUrl, sandbox, database: db.kind, ...adminKeyOrigin, close: cleanup.run };
 }
+
+/** @returns where; null where nobody watches. Closed last but for what was opened before: an end can be watched, too. */
+async function listenForMetrics(
+  { metrics: address }: Config,
+  { server }: Metrics,
+  cleanup: ReturnType<typeof createCleanup>,
+): Promise<string | null> {
+  if (address === null || server === null) return null;
+  const port = await listen(server, address.host, address.port, 'LATCHKEY_METRICS_HOST and LATCHKEY_METRICS_PORT');
+  cleanup.add(() => closeServer(server));
+  return `${originOf(address.host, port)}/metrics`;
+}
+
+const originOf = (host: string, port: number) => `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
 
 function hostsOf(config: Config, sandbox: Sandbox | null): NonNullable<Config['zoom']> {
   if (config.zoom !== null) return config.zoom;
@@ -254,17 +282,4 @@ async function startSandbox(config: Config, log: Log): Promise<Sandbox | null> {
     if (code !== 'EADDRINUSE' && code !== 'EACCES') throw error;
     throw new ListenError(host, port, code);
   }
-}
-
-/** Stops listening and waits for the running requests; what is not done by then is cut off. */
-async function closeServer(server: Server): Promise<void> {
-  if (!server.listening) return;
-  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-  server.closeIdleConnections();
-  // A connection that falls idle from now on is not wanted either.
-  const idle = setInterval(() => server.closeIdleConnections(), IDLE_SWEEP_MS);
-  const cut = setTimeout(() => server.closeAllConnections(), DRAIN_MS);
-  await closed;
-  clearInterval(idle);
-  clearTimeout(cut);
 }

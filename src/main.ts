@@ -2,7 +2,8 @@ import { readFile } from 'node:fs/promises';
 import { type Config, ConfigError, readConfig } from './config.js';
 import { FolderLockedError } from './database/folder-lock.js';
 import { DatabaseUnreachableError } from './database/postgres.js';
-import { type Latchkey, ListenError, startLatchkey } from './latchkey.js';
+import { ListenError } from './http/listener.js';
+import { type Latchkey, startLatchkey } from './latchkey.js';
 import { createLog } from './log.js';
 import { RootKeyInvalidError, RootKeyMismatchError } from './vault/errors.js';
 
@@ -33,10 +34,11 @@ function explain(error: unknown): string | null {
 }
 
 async function welcome(latchkey: Latchkey): Promise<void> {
-  const { publicUrl, sandbox, adminKeyFile, adminKeyIsNew, database } = latchkey;
+  const { publicUrl, sandbox, metricsUrl, adminKeyFile, adminKeyIsNew, database } = latchkey;
   print(`\nLatchkey is running at ${publicUrl} (${database === 'embedded' ? 'embedded database' : 'PostgreSQL'})\n`);
   print(`  GraphiQL       ${publicUrl}/graphql`);
   if (sandbox !== null) print(`  Zoom sandbox   ${sandbox.origin}  (a stand-in for Zoom: apps, users, consent)`);
+  if (metricsUrl !== null) print(`  Metrics        ${metricsUrl}`);
   if (adminKeyFile !== null && adminKeyIsNew) {
     const key = (await readFile(adminKeyFile, 'utf8')).trim();
     print(`  Admin key      ${key}`);

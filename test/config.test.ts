@@ -35,6 +35,8 @@ test('without any setting it is a development server with a sandbox and document
     rootKeyFile: null,
     adminKey: null,
     role: 'all',
+    metrics: null,
+    drainSeconds: 0,
     logLevel: 'warn',
     sandboxPort: 4001,
     zoom: null,
@@ -55,6 +57,16 @@ test('without any setting it is a development server with a sandbox and document
     maxTripsPerFrontendSession: 20,
     maxFailedAttempts: 100,
   });
+});
+
+test('figures are served nowhere unless a port is given, and then on loopback unless told', () => {
+  expect(readConfig({ LATCHKEY_METRICS_HOST: '0.0.0.0' }).metrics).toBeNull();
+  expect(readConfig({ LATCHKEY_METRICS_PORT: '9464' }).metrics).toEqual({ host: '127.0.0.1', port: 9464 });
+  expect(readConfig({ LATCHKEY_METRICS_PORT: '0', LATCHKEY_METRICS_HOST: '::' }).metrics).toEqual({
+    host: '::',
+    port: 0,
+  });
+  expect(problemsOf({ LATCHKEY_METRICS_PORT: '65536' })).toHaveLength(1);
 });
 
 test('production has no sandbox and speaks to Zoom itself', () => {

@@ -28,5 +28,15 @@ export interface Database extends Sql {
    * the transaction to resolve a deadlock, so it must have no effect outside of `tx`.
    */
   transaction<T>(run: (tx: Sql) => Promise<T>): Promise<T>;
+  /** Connections of this process; null where there is no pool. */
+  pool(): PoolFigures | null;
   close(): Promise<void>;
+}
+
+export interface PoolFigures {
+  open: number;
+  idle: number;
+  /** Statements and transactions that wait for a connection. */
+  waiting: number;
+  max: number;
 }

@@ -26,6 +26,7 @@ async function wrap(pglite: PGlite, release: () => Promise<void>): Promise<Datab
     prisma,
     query: runWith(pglite).query,
     transaction: (run) => pglite.transaction((tx) => run(runWith(tx as unknown as PGlite))),
+    pool: () => null,
     close: async () => {
       await prisma.$disconnect();
       if (!pglite.closed) await pglite.close();

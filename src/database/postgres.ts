@@ -112,6 +112,7 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
         }
       }
     },
+    pool: () => ({ open: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount, max: poolSize }),
     close: async () => {
       await prisma.$disconnect();
       await pool.end();

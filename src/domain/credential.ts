@@ -1,5 +1,7 @@
+import { tell } from '../diagnostics.js';
 import {
   AmbiguousGrantError,
+  DomainError,
   GrantNotFoundError,
   InvalidInputError,
   MissingScopesError,
@@ -111,6 +113,17 @@ const isServed = (candidate: Candidate) =>
  * @throws {ProviderUnavailableError} the token has expired and cannot be renewed at the moment.
  */
 export async function readCredential(deps: CredentialDeps, query: CredentialQuery): Promise<Credential> {
+  try {
+    const credential = await findCredential(deps, query);
+    tell({ kind: 'credential', outcome: credential.warning === null ? 'served' : 'served_with_warning' });
+    return credential;
+  } catch (error) {
+    tell({ kind: 'credential', outcome: error instanceof DomainError ? error.name : 'failed' });
+    throw error;
+  }
+}
+
+async function findCredential(deps: CredentialDeps, query: CredentialQuery): Promise<Credential> {
   checkQuery(query);
   let candidate = choose(await deps.candidates.find(query));
   let outcome: RefreshOutcome | null = null;

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import sql from 'sql-template-tag';
 import type { Database, Sql } from '../database/database.js';
+import { tellOf } from '../diagnostics.js';
 import type { HealthEventLog, HealthEventPointer } from '../feed/event-stream.js';
 import type { HealthReason, HealthStatus } from '../generated/prisma/enums.js';
 import { type HealthState, sameHealth } from './health.js';
@@ -42,6 +43,7 @@ export async function recordTransitions(tx: Sql, transitions: readonly Transitio
       SELECT ${randomUUID()}::uuid, ${tenantId}::uuid, ${grantId}::uuid, event_sequence,
         ${previous?.status ?? null}::"HealthStatus", ${next.status}::"HealthStatus", ${next.reason}::"HealthReason"
       FROM counter`);
+    tellOf(tx, { kind: 'health-transition', ...next });
   }
 }
 

@@ -9,12 +9,15 @@ export interface RefreshLag {
   appId: string;
   /** How long the credential that waits longest has been due. */
   seconds: number;
+  /** Its refreshes wait for the provider to take the app's own credentials again. */
+  hasIncident: boolean;
 }
 
 /** Apps with something due, by the database's clock. One look at an index for each app. */
 export function readLag(deps: Pick<Deps, 'db'>): Promise<RefreshLag[]> {
   return deps.db.query<RefreshLag>(sql`
-    SELECT a.id AS "appId", extract(epoch FROM now() - due.next_refresh_at)::float8 AS seconds
+    SELECT a.id AS "appId", extract(epoch FROM now() - due.next_refresh_at)::float8 AS seconds,
+      a.incident_reason IS NOT NULL AS "hasIncident"
     FROM provider_app a CROSS JOIN LATERAL (
       SELECT next_refresh_at FROM credential WHERE app_id = a.id AND next_refresh_at <= now()
       ORDER BY next_refresh_at LIMIT 1

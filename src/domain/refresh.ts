@@ -1,6 +1,6 @@
 import { HEALTH_TOPIC } from '../feed/feed.js';
 import type { HealthReason } from '../generated/prisma/enums.js';
-import { traceRefresh } from '../diagnostics.js';
+import { tell, traceRefresh } from '../diagnostics.js';
 import type { Spooled } from '../spool/spool.js';
 import { VaultOpenError, VaultUnavailableError } from '../vault/errors.js';
 import { ZoomError } from '../zoom/errors.js';
@@ -64,8 +64,19 @@ export interface Refresher {
    * @param options `all`: also what other running processes may still be at; for the start, before anything is read.
    */
   replay(options?: { all?: boolean }): Promise<void>;
+  /** What this process is at, for whoever watches it. */
+  load(): RefreshLoad;
   /** Starts no further attempt; resolves when none is under way any more. */
   drain(): Promise<void>;
+}
+
+export interface RefreshLoad {
+  /** Refreshes under way, asked for and scheduled. */
+  running: number;
+  /** Leases that wait for their turn in this process. */
+  queued: number;
+  /** Provider apps whose requests are held back because the provider does not answer. */
+  pausedApps: number;
 }
 
 export function createRefresher(deps: Deps): Refresher {
@@ -91,7 +102,7 @@ export function createRefresher(deps: Deps): Refresher {
     run: (lease) =>
       track(
         lease.grantId,
-        guard.inShareOf(lease.tenantId, () => runLease(lease)),
+        guard.inShareOf(lease.tenantId, () => runCounted(lease)),
       ),
   });
 
@@ -105,11 +116,28 @@ export function createRefresher(deps: Deps): Refresher {
   async function leaseAndRun(seen: { grantId: string; version: number }, force: boolean): Promise<RefreshOutcome> {
     if (stopping.signal.aborted) return ELSEWHERE;
     const lease = await takeLease(deps, seen, { force });
-    return lease === null ? ELSEWHERE : runLease(lease, force);
+    return lease === null ? ELSEWHERE : runCounted(lease, force);
+  }
+
+  /** As `runLease`, and tells whoever counts. */
+  async function runCounted(lease: Lease, force = false): Promise<RefreshOutcome> {
+    const sinceMs = performance.now();
+    const end = (outcome: RefreshOutcome['kind'] | 'error', cause: string) => {
+      const attempt = lease.failures === 0 ? 'first' : 'retry';
+      tell({ kind: 'refresh', outcome, cause, attempt, seconds: (performance.now() - sinceMs) / 1_000 });
+    };
+    try {
+      const outcome = await runLease(lease, force);
+      end(outcome.kind, outcome.kind === 'failed' ? outcome.reason : 'none');
+      return outcome;
+    } catch (error) {
+      end('error', 'none');
+      throw error;
+    }
   }
 
   /** Asks the provider once and settles the lease with whatever came of it. */
-  async function runLease(lease: Lease, force = false): Promise<RefreshOutcome> {
+  async function runLease(lease: Lease, force: boolean): Promise<RefreshOutcome> {
     traceRefresh('leased', lease);
     let renewal: Renewal | undefined;
     try {
@@ -249,6 +277,11 @@ export function createRefresher(deps: Deps): Refresher {
     replay: async (options) => {
       for (const spooled of await deps.spool.unsettled(options)) await settleSpooled(spooled);
     },
+    load: () => ({
+      running: running.size,
+      queued: queue.waiting().length,
+      pausedApps: guard.pausedApps().length,
+    }),
     drain: async () => {
       stopping.abort();
       await Promise.allSettled(queue.stop().map((lease) => giveBack(deps, lease, null)));

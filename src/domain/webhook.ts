@@ -1,6 +1,7 @@
 import { createHash, randomUUID } from 'node:crypto';
 import sql from 'sql-template-tag';
 import type { Sql } from '../database/database.js';
+import { tell, type WebhookOutcome } from '../diagnostics.js';
 import { HEALTH_TOPIC } from '../feed/feed.js';
 import type { Secret } from '../secret.js';
 import { answerUrlValidation, parseWebhook, verifyWebhook, type ZoomWebhookEvent } from '../zoom/webhook.js';
@@ -36,6 +37,7 @@ export type WebhookAnswer =
 export async function receiveWebhook(deps: Deps, delivery: WebhookDelivery): Promise<WebhookAnswer> {
   const app = await findApp(deps, delivery.appKey);
   if (app === undefined) {
+    count('unknown_app');
     deps.log.warn('a webhook was refused', { reason: 'unknown-app' });
     return { kind: 'unknown-app' };
   }
@@ -44,6 +46,8 @@ export async function receiveWebhook(deps: Deps, delivery: WebhookDelivery): Pro
   const toleranceSeconds = deps.settings.webhookToleranceSeconds;
   const verdict = verifyWebhook({ rawBody, signature, timestamp, secrets, now: app.now, toleranceSeconds });
   if (verdict.result !== 'ok') {
+    // The signature of a stale one is right: it was held up, replayed, or one of the clocks is wrong.
+    count(verdict.result === 'stale-timestamp' ? 'clock_skew_suspected' : 'bad_signature');
     deps.log.warn('a webhook was refused', { appId: app.id, reason: verdict.result });
     return { kind: 'not-signed' };
   }
@@ -51,10 +55,12 @@ export async function receiveWebhook(deps: Deps, delivery: WebhookDelivery): Pro
   if (envelope?.event === 'endpoint.url_validation') return validate(deps, app, envelope, verdict.secret);
   const event = envelope && readEvent(envelope);
   if (envelope === null || event === null) {
+    count('without_effect');
     deps.log.info('a signed webhook has no effect', { appId: app.id, reason: envelope ? 'not known' : 'malformed' });
     return { kind: 'accepted' };
   }
   const effect = await deps.db.transaction((tx) => takeIn(tx, app, event, envelope));
+  count(effect === null ? 'repeated' : 'accepted');
   if (effect !== null && effect.transitions.length > 0) deps.feed.publish(HEALTH_TOPIC);
   deps.log.info('a webhook was taken in', {
     appId: app.id,
@@ -63,6 +69,8 @@ export async function receiveWebhook(deps: Deps, delivery: WebhookDelivery): Pro
   });
   return { kind: 'accepted' };
 }
+
+const count = (outcome: WebhookOutcome): void => tell({ kind: 'webhook', outcome });
 
 /** Answers with the very secret that signed the request, and only what cannot serve as a signature. */
 async function validate(
@@ -73,10 +81,12 @@ async function validate(
 ): Promise<WebhookAnswer> {
   const answer = answerUrlValidation(payload['plainToken'], secret);
   if (answer === null) {
+    count('malformed_validation');
     deps.log.warn('a webhook was refused', { appId: app.id, reason: 'malformed-validation' });
     return { kind: 'malformed-validation' };
   }
   await deps.db.query(sql`UPDATE provider_app SET webhook_validated_at = now() WHERE id = ${app.id}::uuid`);
+  count('validated');
   deps.log.info('a webhook address was validated', { appId: app.id });
   return { kind: 'validation', answer };
 }

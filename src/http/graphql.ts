@@ -2,11 +2,13 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { ExecutionResult } from 'graphql';
+import { type OperationKind, tell } from '../diagnostics.js';
 import type { Log } from '../log.js';
 import { NOBODY } from '../domain/principal.js';
 import { REFUSALS, refusalHeaders, sourceOf, type Authenticate, type Refused } from './authenticate.js';
 import type { Cors } from './cors.js';
 import { GRAPHQL_PATH, type Engine, type RequestContext } from './engine.js';
+import { outcomeOf, outcomeOfText } from './operation-outcome.js';
 import { BASE_HEADERS, methodNotAllowed, readBody, respondJson } from './respond.js';
 import { createSingleOperationRunner, type SingleOperation } from './single-operation.js';
 
@@ -47,32 +49,37 @@ export function createGraphQLHandler(options: {
     const { method, headers } = req;
     if (graphiql && method === 'GET' && asksForPage(headers.accept)) {
       // The page holds nothing; what it asks for later is authenticated. Without a query there is nothing to execute.
-      return viaEngine(req, res, null, { principal: NOBODY }, GRAPHQL_PATH);
+      return viaEngine(req, res, null, { principal: NOBODY }, null, GRAPHQL_PATH);
     }
     if (isPreflight(req)) return cors.preflight(req, res);
+    const sinceMs = performance.now();
     if (headers.origin !== undefined) await cors.allow(req, res);
     const authentication = await authenticate(headers.authorization, sourceOf(req));
     if ('refusal' in authentication) {
+      count('unknown', REFUSALS[authentication.refusal].status === 401 ? 'unauthenticated' : 'forbidden', sinceMs);
       if (authentication.refusal !== 'UNAUTHENTICATED')
         log.warn('a caller was refused', { code: authentication.refusal });
       return respondRefusal(res, authentication);
     }
     const context = { principal: authentication.principal };
     if (method !== 'GET' && method !== 'POST') return methodNotAllowed(res, 'GET, POST');
-    if (method === 'GET') return viaEngine(req, res, null, context);
+    if (method === 'GET') return viaEngine(req, res, null, context, sinceMs);
     if (!isJson(headers['content-type'])) {
+      count('unknown', 'bad_request', sinceMs);
       return respondError(res, 415, 'Send the operation as application/json.', 'UNSUPPORTED_MEDIA_TYPE');
     }
     const body = await readBody(req, MAX_BODY_BYTES);
     if (body === null) {
+      count('unknown', 'bad_request', sinceMs);
       return respondError(res, 413, `A request may have ${MAX_BODY_BYTES} bytes.`, 'PAYLOAD_TOO_LARGE');
     }
     const mediaType = plainAnswerType(headers.accept);
     const operation = mediaType === null ? null : readOperation(body);
-    if (mediaType === null || operation === null) return viaEngine(req, res, body, context);
-    const result = await runSingle(operation, context);
-    if (result === null) return viaEngine(req, res, body, context);
-    return respondResult(res, result, mediaType);
+    if (mediaType === null || operation === null) return viaEngine(req, res, body, context, sinceMs);
+    const single = await runSingle(operation, context);
+    if (single === null) return viaEngine(req, res, body, context, sinceMs);
+    count(single.kind, outcomeOf(single.result.errors), sinceMs);
+    return respondResult(res, single.result, mediaType);
   };
 
   async function viaEngine(
@@ -80,6 +87,7 @@ export function createGraphQLHandler(options: {
     res: ServerResponse,
     body: Buffer | null,
     context: RequestContext,
+    sinceMs: number | null,
     url = req.url ?? GRAPHQL_PATH,
   ): Promise<void> {
     const gone = new AbortController();
@@ -95,10 +103,14 @@ export function createGraphQLHandler(options: {
     });
     const response = await engine.yoga.fetch(request, context as never);
     res.writeHead(response.status, { ...BASE_HEADERS, ...Object.fromEntries(response.headers) });
-    if (response.body === null) {
-      res.end();
+    const isStream = /^(text\/event-stream|multipart\/)/.test(response.headers.get('content-type') ?? '');
+    if (response.body === null || !isStream) {
+      const text = await response.text();
+      if (sinceMs !== null) count('unknown', outcomeOfText(text), sinceMs);
+      res.end(text);
       return;
     }
+    if (sinceMs !== null) count('subscription', 'ok', sinceMs);
     try {
       await pipeline(Readable.fromWeb(response.body as never), res);
     } catch (error) {
@@ -110,6 +122,9 @@ export function createGraphQLHandler(options: {
 
 const isPreflight = ({ method, headers }: IncomingMessage): boolean =>
   method === 'OPTIONS' && headers.origin !== undefined && headers['access-control-request-method'] !== undefined;
+
+const count = (operation: OperationKind, outcome: ReturnType<typeof outcomeOf>, sinceMs: number): void =>
+  tell({ kind: 'operation', operation, outcome, seconds: (performance.now() - sinceMs) / 1_000 });
 
 const asksForPage = (accept: string | undefined): boolean =>
   accept !== undefined && accept.includes('text/html') && !accept.includes('application/json');

@@ -1,7 +1,9 @@
 import { type DocumentNode, execute, type ExecutionResult, getOperationAST, type GraphQLError } from 'graphql';
 import { LRUCache } from 'lru-cache';
+import type { OperationKind } from '../diagnostics.js';
 import { schema } from '../graphql/schema.js';
 import type { Engine, RequestContext } from './engine.js';
+import { kindOf } from './operation-outcome.js';
 
 /** Distinct documents that are kept ready. A client has few; one that puts values into its documents gains nothing. */
 const MAX_DOCUMENTS = 500;
@@ -19,8 +21,8 @@ export interface SingleOperation {
  * Documents are parsed and validated by the engine, limits included, and kept once found valid. Context and masking are
  * the engine's, too.
  *
- * @returns null for what is no single, valid operation, before anything was executed: the engine's own HTTP layer
- * answers it, also with the error.
+ * @returns the result and what kind of operation it was; null for what is no single, valid operation, before anything
+ * was executed: the engine's own HTTP layer answers it, also with the error.
  */
 export function createSingleOperationRunner(engine: Engine) {
   const documents = new LRUCache<string, DocumentNode>({ max: MAX_DOCUMENTS });
@@ -44,10 +46,11 @@ export function createSingleOperationRunner(engine: Engine) {
   return async function runSingle(
     { query, variables, operationName }: SingleOperation,
     request: RequestContext,
-  ): Promise<ExecutionResult | null> {
+  ): Promise<{ result: ExecutionResult; kind: OperationKind } | null> {
     const document = prepare(query, request);
-    const type = document === null ? undefined : getOperationAST(document, operationName)?.operation;
-    if (document === null || type === undefined || type === 'subscription') return null;
+    const operation = document && getOperationAST(document, operationName);
+    if (!document || !operation || operation.operation === 'subscription') return null;
+    const kind = kindOf(operation);
     const result = await execute({
       schema,
       document,
@@ -55,7 +58,7 @@ export function createSingleOperationRunner(engine: Engine) {
       variableValues: variables,
       operationName,
     });
-    if (result.errors === undefined) return result;
-    return { ...result, errors: result.errors.map((error) => engine.mask(error) as GraphQLError) };
+    if (result.errors === undefined) return { result, kind };
+    return { result: { ...result, errors: result.errors.map((error) => engine.mask(error) as GraphQLError) }, kind };
   };
 }

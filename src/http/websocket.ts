@@ -115,6 +115,7 @@ export function createWebSocketHandler(options: {
     upgrade: (req: IncomingMessage, socket: Duplex, head: Buffer): void => {
       server.handleUpgrade(req, socket, head, (ws) => server.emit('connection', ws, req));
     },
+    count: (): number => server.clients.size,
     /** Closes every socket with 1001, which clients take as a reason to reconnect. */
     close: async (): Promise<void> => {
       // A client that does not answer the close must not hold up those who wait for the process to end.

@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { tell } from '../diagnostics.js';
 import type { Deps } from '../domain/deps.js';
 import { receiveWebhook } from '../domain/webhook.js';
 import { notFound, readBody, respond, respondJson } from './respond.js';
@@ -15,6 +16,7 @@ export function createZoomWebhookHandler(deps: Deps) {
   return async (req: IncomingMessage, res: ServerResponse, appKey: string): Promise<void> => {
     const rawBody = await readBody(req, MAX_BODY_BYTES);
     if (rawBody === null) {
+      tell({ kind: 'webhook', outcome: 'too_large' });
       deps.log.warn('a webhook was refused', { route: 'webhook', reason: 'too-large' });
       return respondJson(res, 413, { error: 'Too large.' }, { connection: 'close' });
     }
@@ -38,6 +40,7 @@ export function createZoomWebhookHandler(deps: Deps) {
           return respond(res, 200, null, { 'content-length': '0' });
       }
     } catch (error) {
+      tell({ kind: 'webhook', outcome: 'not_stored' });
       deps.log.error('a webhook could not be stored', { route: 'webhook' }, error);
       return respondJson(res, 503, { error: 'Try again later.' }, { 'retry-after': '60' });
     }

@@ -1,4 +1,5 @@
 import type { CredentialDeps } from '../domain/credential.js';
+import { watchClock } from '../domain/clock-offset.js';
 import { purgeMeetings, reconcileMeetings } from '../domain/meeting-reconciliation.js';
 import { probeDue } from '../domain/probe.js';
 import { watchLag } from '../domain/refresh-lag.js';
@@ -36,6 +37,7 @@ export function createJobs(
   const own = [
     replaySpool,
     every(2_000, 'forget-keys', createKeyForgetter(deps)),
+    every(60_000, 'watch-clock', () => watchClock(deps)),
     every(5_000, 'record-key-use', () => deps.keyUse.record()),
   ];
   if (!schedules) return own;

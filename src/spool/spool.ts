@@ -57,6 +57,8 @@ export interface Spool {
    * may still be running.
    */
   unsettled(options?: { all?: boolean }): Promise<Spooled[]>;
+  /** Entries that could not be settled and wait to be given out again. */
+  postponed(): number;
 }
 
 interface Batch {
@@ -193,6 +195,7 @@ export function createSpool({ disk, log }: { disk: { folder: string; cipher: Spo
           if (!writing) void flush();
         });
     },
+    postponed: () => postponed.size,
     unsettled: async ({ all = false } = {}) => {
       const waiting = [...postponed];
       postponed.clear();

@@ -28,6 +28,13 @@ export async function verifyRootKeys(
   });
 }
 
+/** Whether the database still is one that the given root keys belong to. Reads only, and takes no lock. */
+export async function fitsRootKeys(db: Sql, rootKeys: RootKeyProvider): Promise<boolean> {
+  const given = await rootKeys.describe();
+  const known = await db.query<RootKeyDescription>(sql`SELECT id, check_value AS "checkValue" FROM root_key`);
+  return known.some((key) => given.some((other) => isSameKey(key, other)));
+}
+
 async function idsInUse(tx: Sql): Promise<string[]> {
   const rows = await tx.query<{ id: string }>(sql`SELECT DISTINCT root_key_id AS id FROM tenant_key ORDER BY id`);
   return rows.map(({ id }) => id);

@@ -4,7 +4,7 @@ import { EnvelopeError, inspectEnvelope, openEnvelope, sealEnvelope, type Place,
 import { VaultOpenError } from './errors.js';
 import { createKeyring, type KeyringOptions } from './keyring.js';
 import type { KeyCacheStats } from './key-cache.js';
-import { verifyRootKeys } from './root-key-check.js';
+import { fitsRootKeys, verifyRootKeys } from './root-key-check.js';
 import { rewrapKeys, type RootKeyProgress } from './root-key-rotation.js';
 
 export type { Place, Sealed };
@@ -74,6 +74,8 @@ export interface VerifiableVault extends Vault {
    * @throws {RootKeyMismatchError} they are not. The message is fit for the operator's terminal.
    */
   verify(database: Pick<Database, 'transaction'>): Promise<void>;
+  /** Whether the database still is one that the given root keys belong to; changes nothing. */
+  fits(sql: Sql): Promise<boolean>;
 }
 
 /** The keys stay with `rootKeys` and in this vault's cache; two vaults of one process share nothing. */
@@ -90,6 +92,7 @@ export function createVault(options: KeyringOptions): VerifiableVault {
     };
   };
   return {
+    fits: (sql) => fitsRootKeys(sql, options.rootKeys),
     verify: (database) => verifyRootKeys(database, options.rootKeys),
     createTenantKey: (sql, tenantId) => keyring.create(sql, tenantId),
     rotateKey: keyring.rotate,

@@ -26,9 +26,9 @@ export interface ServerProcess {
  * Starts the built server (`npm run test:run` builds it) with these settings and nothing of this process's environment. What is left running is killed
  * when the test file ends.
  */
-export function spawnServer(settings: Record<string, string>): ServerProcess {
+export function spawnServer(settings: Record<string, string>, folder = ROOT): ServerProcess {
   const child = spawn(process.execPath, ['dist/main.js'], {
-    cwd: ROOT,
+    cwd: folder,
     env: { PATH: process.env['PATH'], HOME: process.env['HOME'], LATCHKEY_LOG_LEVEL: 'info', PORT: '0', ...settings },
     stdio: ['ignore', 'pipe', 'pipe'],
   });

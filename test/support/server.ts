@@ -35,6 +35,11 @@ export interface TestServer {
   close(): Promise<void>;
 }
 
+export interface WatchedServer extends TestServer {
+  /** Where its figures are; null unless LATCHKEY_METRICS_PORT is set. */
+  metricsUrl: string | null;
+}
+
 export const TEST_ADMIN_KEY = 'test-admin-key-of-at-least-32-characters';
 
 /**
@@ -47,7 +52,7 @@ export const TEST_ADMIN_KEY = 'test-admin-key-of-at-least-32-characters';
 export async function startTestServer(
   settings: Record<string, string> = {},
   otherSecrets: () => readonly string[] = () => [],
-): Promise<TestServer> {
+): Promise<WatchedServer> {
   const dataDir = await mkdtemp(join(tmpdir(), 'latchkey-server-'));
   const sandbox = await createSandbox({ host: '127.0.0.1', port: 0, clock: systemClock, canary: true });
   const db = await openTestDatabase();
@@ -95,6 +100,7 @@ export async function startTestServer(
   return {
     url,
     adminKey: TEST_ADMIN_KEY,
+    metricsUrl: latchkey.metricsUrl,
     sandbox,
     db,
     graphql,

@@ -48,6 +48,7 @@ export async function createDisk(): Promise<Disk> {
               return counting(spooled);
             });
         },
+        postponed: () => spool.postponed(),
         unsettled: (options) =>
           actor.step('looks into its spool', async () => {
             await settled();

@@ -107,6 +107,7 @@ function createDatabase(actor: Actor, surroundings: Surroundings): Database {
           () => true,
         ),
       ),
+    pool: () => null,
     close: async () => undefined,
   };
 }

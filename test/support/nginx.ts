@@ -1,0 +1,83 @@
+import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import { afterAll } from 'vitest';
+import { until } from './until.js';
+
+const PLACES = ['/usr/sbin/nginx', '/usr/bin/nginx', '/usr/local/sbin/nginx', '/opt/homebrew/bin/nginx'];
+
+function findNginx(): string {
+  const found = PLACES.find((place) => existsSync(place));
+  if (found !== undefined) return found;
+  throw new Error('The proxy test needs nginx: install it (apt-get install nginx-light).');
+}
+
+/** Whatever the documented file says, but for names that only a deployment has. */
+async function documentedSite(folder: string, port: number, upstreams: readonly string[]): Promise<string> {
+  const text = await readFile(new URL('../../docs/operations/nginx.conf', import.meta.url), 'utf8');
+  const changes: [string | RegExp, string][] = [
+    [/server api-1:4000(.*);/, `server ${upstreams[0]}$1;`],
+    [/server api-2:4000(.*);/, `server ${upstreams[1]}$1;`],
+    ['listen 443 ssl http2;', `listen 127.0.0.1:${port};`],
+    [/ssl_\w+ .*;\n/g, '\n'],
+    ['server_name latchkey.example.com;', 'server_name localhost;'],
+    [/\/var\/log\/nginx\//g, `${folder}/`],
+    // The test is one address.
+    ['rate=5r/s', 'rate=500r/s'],
+  ];
+  return changes.reduce((site, [from, to]) => {
+    const changed = site.replace(from, to);
+    if (changed === site) throw new Error(`docs/operations/nginx.conf has no ${from} any more.`);
+    return changed;
+  }, text);
+}
+
+/** Runs nginx with the documented file in front of two servers until the test file ends. */
+export async function startNginx(options: { folder: string; port: number; upstreams: readonly string[] }): Promise<{
+  accessLog(): Promise<string>;
+  errorLog(): Promise<string>;
+}> {
+  const { folder, port, upstreams } = options;
+  await mkdir(folder, { recursive: true });
+  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
+    .map((name) => `${name}_temp_path ${folder}/${name};`)
+    .join(' ');
+  const main = `daemon off; worker_processes 1; pid ${folder}/nginx.pid; error_log stderr crit;
+events { worker_connections 512; }
+http { ${temporary} include ${folder}/site.conf; }
+${process.getuid?.() === 0 ? 'user root;' : ''}
+`;
+  await writeFile(join(folder, 'site.conf'), await documentedSite(folder, port, upstreams));
+  await writeFile(join(folder, 'nginx.conf'), main);
+  const child = spawn(findNginx(), ['-p', folder, '-c', join(folder, 'nginx.conf')], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let output = '';
+  let ended = false;
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
+  const exited = new Promise<void>((resolve) =>
+    child.once('close', () => {
+      ended = true;
+      resolve();
+    }),
+  );
+  afterAll(async () => {
+    child.kill('SIGTERM');
+    await exited;
+  });
+  await until(async () => {
+    if (ended) throw new Error(`nginx ended:\n${output}`);
+    return isListening(port);
+  });
+  const read = (name: string) => readFile(join(folder, name), 'utf8');
+  return { accessLog: () => read('latchkey.access.log'), errorLog: () => read('latchkey.error.log') };
+}
+
+const isListening = (port: number): Promise<boolean> =>
+  new Promise((resolve) => {
+    const socket = connect(port, '127.0.0.1');
+    socket.once('connect', () => resolve(true)).once('error', () => resolve(false));
+    socket.once('connect', () => socket.destroy());
+  });
