@@ -48,8 +48,11 @@ const pmiOf = async (connection: Connection): Promise<string> => {
 
 test('meetings and the personal meeting number of a host are known once the host is connected', async () => {
   const hostId = createZoomUser(server);
-  const [one, two] = [control.createMeeting({ hostId }), control.createMeeting({ hostId, type: 8 })];
-  control.createMeeting({ hostId: memberOf(server).id });
+  const [one, two] = [
+    control.createMeeting({ hostId, webhooks: false }),
+    control.createMeeting({ hostId, type: 8, webhooks: false }),
+  ];
+  control.createMeeting({ hostId: memberOf(server).id, webhooks: false });
   const host = await connectHost({ zoomUserId: hostId });
   expect(await hostOf(server, { meetingId: await pmiOf(host) })).toBe(host.id);
   await reconcileAll(server, worker);
@@ -61,7 +64,7 @@ test('meetings and the personal meeting number of a host are known once the host
 
 test('of a meeting nothing but its number and its host is kept', async () => {
   const host = await connectHost();
-  control.createMeeting({ hostId: host.zoomUserId, topic: 'Secret merger with Globex' });
+  control.createMeeting({ hostId: host.zoomUserId, topic: 'Secret merger with Globex', webhooks: false });
   await reconcileAll(server, worker);
   const rows = await server.db.query<{ row: string }>(sql`
     SELECT m::text AS row FROM hosted_meeting m WHERE grant_id = ${host.rowId}::uuid`);
@@ -104,8 +107,8 @@ test('a page that Zoom no longer knows has the list read from its beginning', as
 
 test('what was deleted at Zoom without a webhook is gone after the next round, and what was added is there', async () => {
   const host = await connectHost();
-  const kept = control.createMeeting({ hostId: host.zoomUserId });
-  const deleted = control.createMeeting({ hostId: host.zoomUserId });
+  const kept = control.createMeeting({ hostId: host.zoomUserId, webhooks: false });
+  const deleted = control.createMeeting({ hostId: host.zoomUserId, webhooks: false });
   await reconcileAll(server, worker);
   control.deleteMeeting(deleted.id, { webhooks: false });
   const added = control.createMeeting({ hostId: host.zoomUserId, webhooks: false });
@@ -116,7 +119,7 @@ test('what was deleted at Zoom without a webhook is gone after the next round, a
 
 test('an installation knows the meetings of everybody in the account, and forgets who leaves it', async () => {
   const { members, admin, tenantId, app, id } = await installForAccount(server);
-  const meetings = members.map((member) => control.createMeeting({ hostId: member.id }));
+  const meetings = members.map((member) => control.createMeeting({ hostId: member.id, webhooks: false }));
   await reconcileAll(server, worker);
   await makeListingsDue(server, tenantId);
   await reconcileAll(server, worker);
@@ -138,7 +141,7 @@ test('an installation knows the meetings of everybody in the account, and forget
 test("the host's own connection is preferred to an installation, as long as it can act", async () => {
   const { members, tenantId, id } = await installForAccount(server);
   const hostId = members[0]!.id;
-  const meeting = control.createMeeting({ hostId });
+  const meeting = control.createMeeting({ hostId, webhooks: false });
   await reconcileAll(server, worker);
   await makeListingsDue(server, tenantId);
   await reconcileAll(server, worker);
@@ -155,7 +158,7 @@ test('a connection without a scope to act gives way to an installation that has 
   const hostId = members[0]!.id;
   const app = await registerApp(server, 'USER_MANAGED', ['user:read:user', 'meeting:read:list_meetings']);
   await connectUser(server, { app, tenantId, zoomUserId: hostId });
-  const meeting = control.createMeeting({ hostId });
+  const meeting = control.createMeeting({ hostId, webhooks: false });
   await reconcileAll(server, worker);
   expect(await hostOf(server, { meetingId: String(meeting.id), tenantId })).toBe(id);
 });
@@ -163,7 +166,7 @@ test('a connection without a scope to act gives way to an installation that has 
 test('a tenant does not find the meetings of another', async () => {
   const host = await connectHost();
   const stranger = await connectHost();
-  const meeting = control.createMeeting({ hostId: host.zoomUserId });
+  const meeting = control.createMeeting({ hostId: host.zoomUserId, webhooks: false });
   await reconcileAll(server, worker);
   const meetingId = String(meeting.id);
   expect(await hostOf(server, { meetingId, tenantId: stranger.tenantId })).toBeNull();
@@ -182,7 +185,7 @@ test.each(['', '12', '12345678901234567890', 'abc', '1234567890\0', '../users/me
 
 test('Zoom is asked about a meeting that the directory lacks, and what it says is kept', async () => {
   const host = await connectHost();
-  const meeting = control.createMeeting({ hostId: host.zoomUserId, type: 1 });
+  const meeting = control.createMeeting({ hostId: host.zoomUserId, type: 1, webhooks: false });
   const meetingId = String(meeting.id);
   expect(await hostOf(server, { meetingId })).toBeNull();
   expect(requests(server, host.app, 'meeting')).toEqual([]);
@@ -203,7 +206,7 @@ test('for a meeting that nobody knows a few connections are asked and no more', 
 
 test('a connection that ends takes its part of the directory with it', async () => {
   const host = await connectHost();
-  const meeting = control.createMeeting({ hostId: host.zoomUserId });
+  const meeting = control.createMeeting({ hostId: host.zoomUserId, webhooks: false });
   await reconcileAll(server, worker);
   await disconnect(server, host);
   const [left] = await server.db.query<{ count: number }>(sql`
@@ -215,7 +218,7 @@ test('a connection that ends takes its part of the directory with it', async () 
 
 test('a connection that goes over to another Zoom user forgets the meetings of the former one', async () => {
   const host = await connectHost();
-  const meeting = control.createMeeting({ hostId: host.zoomUserId });
+  const meeting = control.createMeeting({ hostId: host.zoomUserId, webhooks: false });
   await reconcileAll(server, worker);
   const other = createZoomUser(server);
   const input = { tenantId: host.tenantId, userId: host.userId, appId: host.app.id, allowIdentityChange: true };
@@ -285,7 +288,7 @@ test('pages of one account keep their distance, whichever process reads them', a
 
 test('a host whose token has expired is listed with a renewed one', async () => {
   const host = await connectHost();
-  const meeting = control.createMeeting({ hostId: host.zoomUserId });
+  const meeting = control.createMeeting({ hostId: host.zoomUserId, webhooks: false });
   await expire(server, host);
   await reconcileAll(server, worker);
   expect(await directory(server, host.tenantId)).toEqual(expect.arrayContaining(numbers(meeting)));

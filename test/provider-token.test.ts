@@ -63,7 +63,7 @@ const outcomes = (app: RegisteredApp, route: string) => requests(server, app, ro
 
 test("a token for local recording is minted anew each time, with the host's credential", async () => {
   const host = await connectHost();
-  const meeting = control.createMeeting({ hostId: host.zoomUserId });
+  const meeting = control.createMeeting({ hostId: host.zoomUserId, webhooks: false });
   const first = await record(meeting, host.tenantId);
   expect(first).toMatchObject({ __typename: 'ProviderToken', grant: { id: host.id } });
   expect(secondsUntil(first.expiresAt)).toBeGreaterThan(110);
@@ -75,7 +75,7 @@ test("a token for local recording is minted anew each time, with the host's cred
 
 test('an installation mints for the hosts of its account', async () => {
   const { members, tenantId, id } = await installForAccount(server);
-  const meeting = control.createMeeting({ hostId: members[0]!.id });
+  const meeting = control.createMeeting({ hostId: members[0]!.id, webhooks: false });
   expect(await record(meeting, tenantId)).toMatchObject({ __typename: 'ProviderToken', grant: { id } });
 });
 
@@ -92,7 +92,7 @@ test('a meeting that nobody knows is not found, and where there is no connection
 
 test('a meeting that Zoom has no more is not found, and leaves the directory', async () => {
   const host = await connectHost();
-  const meeting = control.createMeeting({ hostId: host.zoomUserId });
+  const meeting = control.createMeeting({ hostId: host.zoomUserId, webhooks: false });
   await record(meeting, host.tenantId);
   control.deleteMeeting(meeting.id, { webhooks: false });
   expect(await record(meeting, host.tenantId)).toMatchObject({ __typename: 'MeetingNotFoundError' });
@@ -101,7 +101,7 @@ test('a meeting that Zoom has no more is not found, and leaves the directory', a
 
 test('recording that is switched off is a refusal with the number that Zoom gives', async () => {
   const host = await connectHost();
-  const meeting = control.createMeeting({ hostId: host.zoomUserId });
+  const meeting = control.createMeeting({ hostId: host.zoomUserId, webhooks: false });
   control.updateUser(host.zoomUserId, { localRecordingOff: true });
   expect(await record(meeting, host.tenantId)).toMatchObject({
     __typename: 'RefusedByProviderError',
@@ -112,7 +112,7 @@ test('recording that is switched off is a refusal with the number that Zoom give
 test('a missing scope is named, and Zoom is not asked', async () => {
   const scopes = ['user:read:user', 'meeting:read:meeting'];
   const host = await connectHost({ app: await registerApp(server, 'USER_MANAGED', scopes) });
-  const meeting = control.createMeeting({ hostId: host.zoomUserId });
+  const meeting = control.createMeeting({ hostId: host.zoomUserId, webhooks: false });
   expect(await record(meeting, host.tenantId)).toMatchObject({
     __typename: 'MissingScopesError',
     missingScopes: ['meeting:read:local_recording_token'],
@@ -124,7 +124,7 @@ test('a missing scope is named, and Zoom is not asked', async () => {
 
 test('a scope that Zoom says is missing after all is named, too', async () => {
   const host = await connectHost();
-  const meeting = control.createMeeting({ hostId: host.zoomUserId });
+  const meeting = control.createMeeting({ hostId: host.zoomUserId, webhooks: false });
   const body = { code: 4711, message: 'Invalid access token, does not contain scopes:[x].' };
   control.addFault({ route: 'join-token', clientId: host.app.clientId, fault: { kind: 'status', status: 400, body } });
   expect(await record(meeting, host.tenantId)).toMatchObject({ __typename: 'MissingScopesError' });
@@ -132,7 +132,7 @@ test('a scope that Zoom says is missing after all is named, too', async () => {
 
 test('a failure that Zoom dresses as a success is a failure', async () => {
   const host = await connectHost();
-  const meeting = control.createMeeting({ hostId: host.zoomUserId });
+  const meeting = control.createMeeting({ hostId: host.zoomUserId, webhooks: false });
   const body = { code: 3161, message: 'Not allowed.' };
   control.addFault({ route: 'join-token', clientId: host.app.clientId, fault: { kind: 'status', status: 200, body } });
   expect(await record(meeting, host.tenantId)).toMatchObject({
@@ -148,7 +148,7 @@ test.each([
   ['answers no token', { kind: 'status', status: 200, body: { expire_in: 120 } }],
 ] as const)('where Zoom %s, waiting is what helps', async (_what, fault) => {
   const host = await connectHost();
-  const meeting = control.createMeeting({ hostId: host.zoomUserId });
+  const meeting = control.createMeeting({ hostId: host.zoomUserId, webhooks: false });
   control.addFault({ route: 'join-token', clientId: host.app.clientId, fault });
   expect(await record(meeting, host.tenantId)).toMatchObject({
     __typename: 'ProviderUnavailableError',
@@ -159,7 +159,7 @@ test.each([
 
 test('an account that Zoom wants left alone is not asked again before the time it says', async () => {
   const host = await connectHost();
-  const meeting = control.createMeeting({ hostId: host.zoomUserId });
+  const meeting = control.createMeeting({ hostId: host.zoomUserId, webhooks: false });
   const fault = { kind: 'status', status: 429, headers: { 'retry-after': '90' } } as const;
   control.addFault({ route: 'join-token', clientId: host.app.clientId, fault });
   const limited = { __typename: 'ProviderUnavailableError', reason: 'RATE_LIMITED' };
@@ -172,7 +172,7 @@ test('an account that Zoom wants left alone is not asked again before the time i
 
 test('a token that Zoom refuses is renewed, and the call made once more', async () => {
   const host = await connectHost();
-  const meeting = control.createMeeting({ hostId: host.zoomUserId });
+  const meeting = control.createMeeting({ hostId: host.zoomUserId, webhooks: false });
   control.expireAccessTokens({ clientId: host.app.clientId });
   expect(await record(meeting, host.tenantId)).toMatchObject({ __typename: 'ProviderToken' });
   await expire(server, host);
@@ -181,7 +181,7 @@ test('a token that Zoom refuses is renewed, and the call made once more', async 
 
 test('a connection that has ended at Zoom says so, and one that was ended here is not there', async () => {
   const host = await connectHost();
-  const meeting = control.createMeeting({ hostId: host.zoomUserId });
+  const meeting = control.createMeeting({ hostId: host.zoomUserId, webhooks: false });
   await record(meeting, host.tenantId);
   await expire(server, host);
   spoilRefresh(server, host, { kind: 'status', status: 400, body: { error: 'invalid_grant' } });
@@ -198,7 +198,7 @@ test('a connection that has ended at Zoom says so, and one that was ended here i
 test("where the host's own connection cannot serve, an installation does", async () => {
   const { members, tenantId, id } = await installForAccount(server);
   const host = await connectHost({ tenantId, zoomUserId: members[0]!.id });
-  const meeting = control.createMeeting({ hostId: host.zoomUserId });
+  const meeting = control.createMeeting({ hostId: host.zoomUserId, webhooks: false });
   expect(await record(meeting, tenantId)).toMatchObject({ grant: { id: host.id } });
   await expire(server, host);
   spoilRefresh(server, host, { kind: 'status', status: 503 });
@@ -241,7 +241,7 @@ test('a user who never connected is not found', async () => {
 test('a token on behalf of a user is for that user and that meeting', async () => {
   const host = await connectHost();
   const { tenantId, userId } = host;
-  const meetingId = String(control.createMeeting({ hostId: createZoomUser(server) }).id);
+  const meetingId = String(control.createMeeting({ hostId: createZoomUser(server), webhooks: false }).id);
   const answer = await ask('onBehalfOfToken', { tenantId, userId, meetingId });
   expect(answer).toMatchObject({ __typename: 'ProviderToken', grant: { id: host.id } });
   expect(claimsOf(answer.token)).toMatchObject({ typ: 'onbehalf', uid: host.zoomUserId, mid: meetingId });
@@ -251,7 +251,7 @@ test('a token on behalf of a user is for that user and that meeting', async () =
 
 test('what was minted is neither stored nor logged', async () => {
   const host = await connectHost();
-  const meeting = control.createMeeting({ hostId: host.zoomUserId });
+  const meeting = control.createMeeting({ hostId: host.zoomUserId, webhooks: false });
   const tokens = [(await record(meeting, host.tenantId)).token, (await zak(host)).token] as string[];
   const tables = await server.db.query<{ row: string }>(sql`SELECT m::text AS row FROM hosted_meeting m`);
   for (const token of tokens) {
@@ -263,7 +263,7 @@ test('what was minted is neither stored nor logged', async () => {
 test('classic scopes serve as the granular ones do', async () => {
   const scopes = ['user:read:admin', 'meeting:read:admin', 'meeting_token:read:admin:local_recording'];
   const { members, tenantId, id } = await installForAccount(server, { scopes });
-  const meeting = control.createMeeting({ hostId: members[0]!.id });
+  const meeting = control.createMeeting({ hostId: members[0]!.id, webhooks: false });
   expect(await record(meeting, tenantId)).toMatchObject({ __typename: 'ProviderToken', grant: { id } });
   expect(ACCOUNT_SCOPES).not.toContain(scopes[0]);
 });
