@@ -106,6 +106,9 @@ export function createRefresher(deps: Deps): Refresher {
       ),
   });
 
+  const giveBackAll = (leases: readonly Lease[]) =>
+    Promise.allSettled(leases.map((lease) => giveBack(deps, lease, null)));
+
   /** Refreshes of each tenant, those that wait included. */
   function perTenant(): Map<string, number> {
     const counts = new Map(guard.running());
@@ -264,7 +267,9 @@ export function createRefresher(deps: Deps): Refresher {
         perTenant: settings.refreshesPerTenant,
       };
       const leases = stopping.signal.aborted ? [] : await takeDueLeases(deps, room);
-      queue.add(leases);
+      // Taken while the end began, nobody would start them.
+      if (stopping.signal.aborted) await giveBackAll(leases);
+      else queue.add(leases);
       if (leases.length > 0) {
         lastTakenMs = performance.now();
         await queue.awaitRoom();
@@ -284,7 +289,7 @@ export function createRefresher(deps: Deps): Refresher {
     }),
     drain: async () => {
       stopping.abort();
-      await Promise.allSettled(queue.stop().map((lease) => giveBack(deps, lease, null)));
+      await giveBackAll(queue.stop());
       while (running.size > 0) await Promise.allSettled(running.values());
     },
   };

@@ -110,6 +110,8 @@ export function createSpool({ disk, log }: { disk: { folder: string; cipher: Spo
     try {
       const file = await create(unfinished, folder);
       const directory = open(folder, 'r');
+      // Awaited only once the file is synced; until then a failure must not count as one that nobody handles.
+      directory.catch(() => undefined);
       try {
         await file.writeFile(encodeFile(seal(finished, encodeEntries(entries))));
         await file.datasync();
