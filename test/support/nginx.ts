@@ -25,6 +25,7 @@ async function documentedSite(folder: string, port: number, upstreams: readonly 
     ['server_name latchkey.example.com;', 'server_name localhost;'],
     [/\/var\/log\/nginx\//g, `${folder}/`],
     // The test is one address.
+    ['rate=200r/s', 'rate=10000r/s'],
     ['rate=5r/s', 'rate=500r/s'],
   ];
   return changes.reduce((site, [from, to]) => {

@@ -20,9 +20,9 @@ export interface StreamOptions {
 export type OpenStream = (url: string, query: string, options?: StreamOptions) => Promise<ResultStream>;
 
 /** Reads the events of a server-sent stream; comments are pings and left out. */
-async function* eventsOf(body: ReadableStream<Uint8Array>): AsyncGenerator<{ event: string; data: string }> {
+async function* eventsOf(texts: AsyncIterable<string>): AsyncGenerator<{ event: string; data: string }> {
   let buffer = '';
-  for await (const text of body.pipeThrough(new TextDecoderStream() as never) as unknown as AsyncIterable<string>) {
+  for await (const text of texts) {
     buffer += text;
     for (let end = buffer.indexOf('\n\n'); end !== -1; end = buffer.indexOf('\n\n')) {
       const lines = buffer.slice(0, end).split('\n');
@@ -55,7 +55,8 @@ export const openSse: OpenStream = async (url, query, { variables, adminKey = TE
   if (!response.headers.get('content-type')?.startsWith('text/event-stream') || response.body === null) {
     throw new Error(`No event stream but ${response.status}: ${await response.text()}`);
   }
-  const events = eventsOf(response.body);
+  // Taken hold of at once: fetch cancels the body of a response that was collected before anyone began to read it.
+  const events = eventsOf(response.body.pipeThrough(new TextDecoderStream() as never));
   return {
     next: async () => {
       const { value, done } = await events.next();
