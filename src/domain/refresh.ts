@@ -2,20 +2,19 @@ import { HEALTH_TOPIC } from '../feed/feed.js';
 import type { HealthReason } from '../generated/prisma/enums.js';
 import { tell, traceRefresh } from '../diagnostics.js';
 import type { Spooled } from '../spool/spool.js';
-import { VaultOpenError, VaultUnavailableError } from '../vault/errors.js';
 import { ZoomError } from '../zoom/errors.js';
 import type { TokenSet, ZoomClient } from '../zoom/zoom.js';
 import { callAsApp, createOpenedSecrets } from './app-secret.js';
 import type { Deps } from './deps.js';
 import { credentialPlace } from './grant.js';
-import { resumeImport } from './import-settlement.js';
 import { closeIncident, waitForIncident } from './incident.js';
 import { databaseNow, heldSeconds, takeDueLeases, takeLease, type Lease } from './lease.js';
 import { createProviderGuard, ProviderPausedError } from './provider-guard.js';
 import { createRenewalWriter, settleRenewal, surrenderOrphan } from './refresh-commit.js';
 import { createRefreshQueue } from './refresh-queue.js';
 import { failForNow, giveBack, settleFailure } from './refresh-failure.js';
-import { renewedRow, resealRow, spooledRow, spoolEntry, type Renewal, type RenewedRow } from './renewal.js';
+import { renewedRow, spoolEntry, type Renewal, type RenewedRow } from './renewal.js';
+import { settleSpooled } from './spool-replay.js';
 
 /**
  * How long a rotated token is tried to be stored before it is left to the spool. This process does not ask for the
@@ -229,24 +228,6 @@ export function createRefresher(deps: Deps): Refresher {
     }
   }
 
-  async function settleSpooled(spooled: Spooled): Promise<void> {
-    const { entry } = spooled;
-    if (entry.kind === 'import') return resumeImport(deps, spooled);
-    try {
-      const row = await resealRow(deps, spooledRow(entry));
-      const outcome = await settleRenewal(deps, row, { patienceMs: 0 });
-      deps.log.info('spooled tokens were looked into', { grantId: entry.grantId, reason: outcome });
-      if (outcome === 'undecided') spooled.postpone();
-      else spooled.settle();
-    } catch (error) {
-      deps.log.error('spooled tokens could not be stored', { grantId: entry.grantId, job: 'replay-spool' }, error);
-      // What does not open now never will: its tenant's keys are gone.
-      const isLost = error instanceof VaultOpenError;
-      if (isLost || (error instanceof VaultUnavailableError && error.reason === 'no-tenant-key')) spooled.settle();
-      else spooled.postpone();
-    }
-  }
-
   return {
     refresh: (seen, { force = false } = {}) => {
       queue.hurry(seen.grantId);
@@ -280,7 +261,7 @@ export function createRefresher(deps: Deps): Refresher {
       return true;
     },
     replay: async (options) => {
-      for (const spooled of await deps.spool.unsettled(options)) await settleSpooled(spooled);
+      for (const spooled of await deps.spool.unsettled(options)) await settleSpooled(deps, spooled);
     },
     load: () => ({
       running: running.size,
