@@ -1,0 +1,29 @@
+import type { Spooled } from '../spool/spool.js';
+import { VaultOpenError, VaultUnavailableError } from '../vault/errors.js';
+import type { Deps } from './deps.js';
+import { resumeImport } from './import-settlement.js';
+import { settleRenewal } from './refresh-commit.js';
+import { resealRow, spooledRow } from './renewal.js';
+
+/**
+ * Stores tokens that the spool holds from a process that died or could not reach the database, where the credential
+ * still is as it was when they were asked for. Never rejects for what one entry holds: it is postponed, or dropped when
+ * it can never be opened again.
+ */
+export async function settleSpooled(deps: Deps, spooled: Spooled): Promise<void> {
+  const { entry } = spooled;
+  if (entry.kind === 'import') return resumeImport(deps, spooled);
+  try {
+    const row = await resealRow(deps, spooledRow(entry));
+    const outcome = await settleRenewal(deps, row, { patienceMs: 0 });
+    deps.log.info('spooled tokens were looked into', { grantId: entry.grantId, reason: outcome });
+    if (outcome === 'undecided') spooled.postpone();
+    else spooled.settle();
+  } catch (error) {
+    deps.log.error('spooled tokens could not be stored', { grantId: entry.grantId, job: 'replay-spool' }, error);
+    // What does not open now never will: its tenant's keys are gone.
+    const isLost = error instanceof VaultOpenError;
+    if (isLost || (error instanceof VaultUnavailableError && error.reason === 'no-tenant-key')) spooled.settle();
+    else spooled.postpone();
+  }
+}
