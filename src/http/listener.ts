@@ -26,6 +26,8 @@ export function listen(server: Server, host: string, port: number, settings?: st
 /** Stops listening and waits for the running requests; what is not done by then is cut off. */
 export async function closeServer(server: Server): Promise<void> {
   if (!server.listening) return;
+  // After the connections that wait were accepted: the system resets those that are not when it closes a listener.
+  await new Promise(setImmediate);
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
   server.closeIdleConnections();
   // A connection that falls idle from now on is not wanted either.

@@ -57,7 +57,13 @@ const server: TestServer = {
   graphql: async (query, variables, headers = {}) => {
     const response = await fetch(`${url}/graphql`, {
       method: 'POST',
-      headers: { 'content-type': 'application/json', authorization: `Bearer ${TEST_ADMIN_KEY}`, ...headers },
+      headers: {
+        'content-type': 'application/json',
+        authorization: `Bearer ${TEST_ADMIN_KEY}`,
+        // A proxy that is reloaded closes idle connections, whatever is on its way to it.
+        connection: 'close',
+        ...headers,
+      },
       body: JSON.stringify({ query, variables }),
     });
     const text = await response.text();
@@ -127,7 +133,7 @@ test('health, figures and everything else that is not served to the outside are 
   expect(answers).toEqual(paths.map((path) => [path, 404]));
 });
 
-test('no request fails while one process is stopped for an upgrade, and it exits with 0', async () => {
+test('no request fails while one process is taken out and stopped for an upgrade, and it exits with 0', async () => {
   const it = await connectUser(server);
   let stopped = false;
   let asked = 0;
@@ -138,6 +144,7 @@ test('no request fails while one process is stopped for an upgrade, and it exits
   };
   const asking = Promise.all(Array.from({ length: 8 }, ask));
   await until(() => asked > 50);
+  await nginx.takeOut(upstreams[1] ?? '');
   second.kill('SIGTERM');
   const stopping = second.exited.then(async ({ code }) => {
     const before = asked;

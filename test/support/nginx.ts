@@ -1,8 +1,9 @@
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { afterAll } from 'vitest';
 import { until } from './until.js';
 
@@ -39,6 +40,8 @@ async function documentedSite(folder: string, port: number, upstreams: readonly 
 export async function startNginx(options: { folder: string; port: number; upstreams: readonly string[] }): Promise<{
   accessLog(): Promise<string>;
   errorLog(): Promise<string>;
+  /** Sends no more requests to this server, as the documented file says to do before it is stopped. */
+  takeOut(upstream: string): Promise<void>;
 }> {
   const { folder, port, upstreams } = options;
   await mkdir(folder, { recursive: true });
@@ -73,7 +76,25 @@ ${process.getuid?.() === 0 ? 'user root;' : ''}
     return isListening(port);
   });
   const read = (name: string) => readFile(join(folder, name), 'utf8');
-  return { accessLog: () => read('latchkey.access.log'), errorLog: () => read('latchkey.error.log') };
+  return {
+    accessLog: () => read('latchkey.access.log'),
+    errorLog: () => read('latchkey.error.log'),
+    takeOut: async (upstream) => {
+      const site = await read('site.conf');
+      await writeFile(join(folder, 'site.conf'), site.replace(new RegExp(`(server ${upstream}.*);`), '$1 down;'));
+      const before = await workersOf(child.pid);
+      child.kill('SIGHUP');
+      await until(async () => !(await workersOf(child.pid)).some((pid) => before.includes(pid)));
+    },
+  };
+}
+
+/** The processes that serve; those of before a reload end when they have answered what they took. */
+async function workersOf(master: number | undefined): Promise<string[]> {
+  const { stdout } = await promisify(execFile)('ps', ['-o', 'pid=', '--ppid', String(master)]).catch(() => ({
+    stdout: '',
+  }));
+  return stdout.split(/\s+/).filter((pid) => pid !== '');
 }
 
 const isListening = (port: number): Promise<boolean> =>
