@@ -24,7 +24,14 @@ const withoutDatabase = [
 // graphql ships an ES and a CommonJS build without an exports map: sources and dependencies must get the same one.
 const alias = [{ find: /^graphql$/, replacement: createRequire(import.meta.url).resolve('graphql') }];
 const root = new URL('..', import.meta.url).pathname;
-const shared = { testTimeout: 20_000, hookTimeout: 60_000, isolate: false, sequence: { hooks: 'stack' as const } };
+const shared = {
+  testTimeout: 20_000,
+  hookTimeout: 60_000,
+  // The modules that files share are loaded once for each of the two workers.
+  isolate: false,
+  setupFiles: ['test/support/each-file.ts'],
+  sequence: { hooks: 'stack' as const },
+};
 
 /**
  * Two projects: `embedded` runs what needs one process on the embedded database; `postgres` runs, on a real server,

@@ -1,17 +1,14 @@
 // npm run bench: the rate of `credential` over HTTP with fresh tokens, beside two yardsticks in the same run.
-import { randomBytes } from 'node:crypto';
+// `npm run bench -- --before <commit>`: an earlier version beside it as well, in turns.
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { cpus, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import pg from 'pg';
-import { openPostgres } from '../../src/database/postgres.js';
-import { createLog } from '../../src/log.js';
-import { createLocalRootKeys, parseRootKeys } from '../../src/vault/root-key.js';
-import { createVault } from '../../src/vault/vault.js';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
 import { startCluster } from '../support/postgres-cluster.js';
-import { freePort } from '../support/free-port.js';
+import { checkOut, startLatchkey, type LatchkeyUnderTest } from './latchkey.js';
 import { median, residentMegabytes, sample, startServer, type Sample, type Target } from './measure.js';
-import { seedApp, seedBare, seedGrants, type SeededUser } from './seed.js';
+import { seedBare, type SeededUser } from './seed.js';
 
 const CONNECTIONS = 32;
 const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 5);
@@ -19,75 +16,32 @@ const SECONDS = Number(process.env['BENCH_SECONDS'] ?? 4);
 const WARM_UP_SECONDS = Number(process.env['BENCH_WARM_UP_SECONDS'] ?? 10);
 const FEW = 1_000;
 const MANY = 100_000;
-const ADMIN_KEY = randomBytes(24).toString('base64url');
-const QUERY =
-  'query Credential($input: CredentialInput!) { credential(input: $input) { __typename ... on Credential { accessToken expiresAt } ... on Error { message } } }';
+const { before } = parseArgs({ options: { before: { type: 'string' } } }).values;
 
 const folder = await mkdtemp(join(tmpdir(), 'latchkey-bench-'));
 const given = process.env['TEST_DATABASE_URL'];
 const cluster = given ? { url: given, stop: async () => undefined } : await startCluster(folder);
-const name = `latchkey_bench_${process.pid}`;
+const earlier = before === undefined ? null : await checkOut(before, join(folder, 'before'));
 
-async function admin(statement: string): Promise<void> {
-  const client = new pg.Client({ connectionString: cluster.url });
-  await client.connect();
-  try {
-    await client.query(statement);
-  } finally {
-    await client.end();
-  }
+const versions: { label: string; latchkey: LatchkeyUnderTest; users: SeededUser[] }[] = [];
+async function add(label: string, root: string): Promise<LatchkeyUnderTest> {
+  const latchkey = await startLatchkey(root, cluster.url);
+  versions.push({ label, latchkey, users: await latchkey.seed(FEW) });
+  return latchkey;
 }
+const latchkey = await add('credential', fileURLToPath(new URL('../..', import.meta.url)));
+if (before !== undefined) await add(`credential at ${before}`, join(folder, 'before'));
 
-await admin(`CREATE DATABASE ${name}`);
-const database = new URL(cluster.url);
-database.pathname = `/${name}`;
-const databaseUrl = database.href;
-const rootKey = randomBytes(32).toString('base64');
-const db = await openPostgres({ connectionString: databaseUrl, log: createLog('silent') });
-const vault = createVault({ rootKeys: createLocalRootKeys(parseRootKeys(rootKey, { production: true })) });
-await vault.verify(db);
-await vault.createTenantKey(db, null);
-const appId = await seedApp({ db, vault });
-const users = await seedGrants({ db, vault }, appId, FEW);
-const bareKey = await seedBare(db, FEW);
-await db.query({ text: 'ANALYZE', values: [] } as never);
-
+const bareKey = await seedBare(latchkey.db, FEW);
+await latchkey.db.query({ text: 'ANALYZE', values: [] } as never);
 const bareUrl = (line: string) => /^listening (\d+)$/.exec(line)?.[1];
-const port = await freePort();
 const bare = (mode: string) =>
   startServer(
-    ['--import', 'tsx', new URL('bare-server.ts', import.meta.url).pathname, mode, databaseUrl, bareKey],
+    ['--import', 'tsx', fileURLToPath(new URL('bare-server.ts', import.meta.url)), mode, latchkey.databaseUrl, bareKey],
     {},
     bareUrl,
   );
-const [hello, read, latchkey] = [
-  await bare('hello'),
-  await bare('read'),
-  await startServer(
-    [...(process.env['BENCH_NODE_FLAGS']?.split(' ') ?? []), new URL('../../dist/main.js', import.meta.url).pathname],
-    {
-      NODE_ENV: 'production',
-      DATABASE_URL: databaseUrl,
-      LATCHKEY_ROOT_KEY: rootKey,
-      LATCHKEY_ADMIN_KEY: ADMIN_KEY,
-      PORT: String(port),
-      LATCHKEY_LOG_LEVEL: 'info',
-    },
-    (line) => (line.includes('"listening"') ? 'ready' : undefined),
-  ),
-];
-
-const credentialTarget = (label: string, some: readonly SeededUser[]): Target => ({
-  name: label,
-  pid: latchkey.pid,
-  url: `http://127.0.0.1:${port}`,
-  headers: { authorization: `Bearer ${ADMIN_KEY}`, 'content-type': 'application/json' },
-  requests: some.map(({ tenantId, userId }) => ({
-    method: 'POST',
-    path: '/graphql',
-    body: JSON.stringify({ query: QUERY, variables: { input: { tenantId, userId, credentialFor: 'USER' } } }),
-  })),
-});
+const [hello, read] = [await bare('hello'), await bare('read')];
 const get = (label: string, server: { pid: number; value: string }, paths: string[]): Target => ({
   name: label,
   pid: server.pid,
@@ -110,16 +64,24 @@ const readTarget = get(
   read,
   Array.from({ length: FEW }, (_, id) => `/${id}`),
 );
-await rounds([helloTarget, readTarget, credentialTarget('credential, 1 000 grants', users)]);
+await rounds([
+  helloTarget,
+  readTarget,
+  ...versions.map((version) => version.latchkey.target(`${version.label}, 1 000 grants`, version.users)),
+]);
 const memory = { latchkeyFew: residentMegabytes(latchkey.pid), bare: residentMegabytes(read.pid) };
 
-const more = await seedGrants({ db, vault }, appId, MANY - FEW);
-await db.query({ text: 'ANALYZE', values: [] } as never);
 // As many distinct users as before, spread over all of them: the data differs in size, the load does not.
-const spread = Array.from({ length: FEW }, (_, index) => more[Math.floor((index * more.length) / FEW)]).filter(
-  (user) => user !== undefined,
-);
-await rounds([credentialTarget('credential, 100 000 grants', spread)]);
+const spread = (users: readonly SeededUser[]) =>
+  Array.from({ length: FEW }, (_, index) => users[Math.floor((index * users.length) / FEW)]).filter(
+    (user) => user !== undefined,
+  );
+const many: Target[] = [];
+for (const version of versions) {
+  const users = spread(await version.latchkey.seed(MANY - FEW));
+  many.push(version.latchkey.target(`${version.label}, 100 000 grants`, users));
+}
+await rounds(many);
 const memoryMany = residentMegabytes(latchkey.pid);
 
 const value = (label: string, pick: (row: Sample) => number) => median((rows[label] ?? []).map(pick));
@@ -153,16 +115,14 @@ console.log(
 await mkdir('.reports', { recursive: true });
 await writeFile(
   '.reports/bench-credential.json',
-  JSON.stringify({ at: new Date(), node: process.version, rounds: rows, memory, memoryMany }, null, 2),
+  JSON.stringify({ at: new Date(), node: process.version, before, rounds: rows, memory, memoryMany }, null, 2),
 );
-const ended = Promise.all([latchkey].map(({ child }) => new Promise((resolve) => child.once('close', resolve))));
-for (const { child } of [hello, read, latchkey]) {
+for (const { child } of [hello, read]) {
   child.removeAllListeners('exit');
   child.kill('SIGTERM');
 }
-await ended;
-await db.close();
-await admin(`DROP DATABASE ${name} WITH (FORCE)`);
+for (const version of versions) await version.latchkey.close();
+await earlier?.remove();
 await cluster.stop();
 await rm(folder, { recursive: true, force: true });
 process.exit(0);

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { afterAll, expect } from 'vitest';
+import { expect } from 'vitest';
 import type { Database } from '../../src/database/database.js';
 import type { Sandbox } from '../../src/sandbox/sandbox.js';
 import { TEST_ADMIN_KEY, type Answer, type TestServer } from './server.js';
@@ -9,8 +9,11 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
 const running = new Set<() => Promise<void>>();
 
-// Once for the file that uses this module: a hook that is registered within a test would never run.
-afterAll(() => Promise.all([...running].map((end) => end())));
+/** Kills what is left running; `each-file.ts` does it when a test file ends. */
+export async function killServers(): Promise<void> {
+  await Promise.all([...running].map((end) => end()));
+  running.clear();
+}
 
 /** A server in a process of its own. */
 export interface ServerProcess {
