@@ -189,14 +189,7 @@ async function start(
       failuresBeforeDegraded: FAILURES_BEFORE_DEGRADED,
     },
   };
-  const reads = createReadLog({
-    db,
-    trail,
-    clock,
-    log,
-    mode: config.auditMode,
-    maxPending: config.auditBuffer,
-  });
+  const reads = createReadLog({ db, trail, clock, log, mode: config.auditMode, maxPending: config.auditBuffer });
   cleanup.add(() => reads.close());
   const refresher = createRefresher(deps);
   cleanup.add(() => refresher.drain());
