@@ -61,14 +61,14 @@ async function revokeNow(): Promise<void> {
 function watched(watch: (statement: SqlStatement) => Promise<void>): Deps {
   const deps = createDeps();
   const transaction: Database['transaction'] = (run) =>
-    deps.db.transaction((tx) =>
-      run({
-        query: async (statement) => {
-          await watch(statement);
-          return tx.query(statement);
-        },
-      }),
-    );
+    deps.db.transaction((tx) => {
+      const { query } = tx;
+      tx.query = async <Row>(statement: SqlStatement) => {
+        await watch(statement);
+        return query<Row>(statement);
+      };
+      return run(tx);
+    });
   return { ...deps, db: { ...deps.db, transaction } };
 }
 

@@ -79,7 +79,9 @@ builder.node(AuditEvent, {
       resolve: (query, { chainId }, _args, ctx) =>
         chainId === SYSTEM_CHAIN ? null : ctx.db.prisma.tenant.findUnique({ ...query, where: { id: chainId } }),
     }),
-    action: t.exposeString('action', { description: '`credential.read`, `grant.revoked`, `key.created`, …' }),
+    action: t.exposeString('action', {
+      description: 'What was done: `credential.read`, `grant.revoked`, `key.created` and so on.',
+    }),
     outcome: t.expose('outcome', { type: AuditOutcome, description: 'What came of it.' }),
     reason: t.exposeString('reason', {
       nullable: true,
