@@ -54,6 +54,11 @@ export interface Config {
   maxTripsPerFrontendSession: number;
   /** Wrong keys from one address that are looked at within a minute, by each process. */
   maxFailedAttempts: number;
+  /** Whether reads of credentials are recorded before they are answered. */
+  auditMode: 'strict' | 'buffered';
+  /** Events about reads that may wait to be recorded. */
+  auditBuffer: number;
+  auditRetentionDays: number;
 }
 
 /** The settings are not usable; one sentence for each problem. */
@@ -157,6 +162,9 @@ const Settings = z.object({
   LATCHKEY_MAX_OPEN_SESSIONS: whole(1, 1_000_000, 2_000),
   LATCHKEY_WEBHOOK_TOLERANCE_SECONDS: whole(1, 86_400, 300),
   LATCHKEY_KEY_RETIREMENT_SECONDS: whole(1, 31_536_000, 86_400),
+  LATCHKEY_AUDIT_MODE: z.enum(['strict', 'buffered'], 'must be strict or buffered').default('buffered'),
+  LATCHKEY_AUDIT_BUFFER: whole(1, 1_000_000, 50_000),
+  LATCHKEY_AUDIT_RETENTION_DAYS: whole(1, 36_500, 1_095),
   LATCHKEY_MAX_FAILED_ATTEMPTS: whole(1, 1_000_000, 100),
   LATCHKEY_MAX_TRIPS_PER_FRONTEND_SESSION: whole(1, 1_000, 20),
 });
@@ -248,6 +256,9 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     maxOpenSessions: settings.LATCHKEY_MAX_OPEN_SESSIONS,
     webhookToleranceSeconds: settings.LATCHKEY_WEBHOOK_TOLERANCE_SECONDS,
     keyRetirementSeconds: settings.LATCHKEY_KEY_RETIREMENT_SECONDS,
+    auditMode: settings.LATCHKEY_AUDIT_MODE,
+    auditBuffer: settings.LATCHKEY_AUDIT_BUFFER,
+    auditRetentionDays: settings.LATCHKEY_AUDIT_RETENTION_DAYS,
     maxTripsPerFrontendSession: settings.LATCHKEY_MAX_TRIPS_PER_FRONTEND_SESSION,
     maxFailedAttempts: settings.LATCHKEY_MAX_FAILED_ATTEMPTS,
   });

@@ -42,7 +42,13 @@ export type Occurrence =
   | { kind: 'credential'; outcome: string }
   | { kind: 'webhook'; outcome: WebhookOutcome }
   | { kind: 'health-transition'; status: string; reason: string }
+  /** Events of the audit trail were stored. */
+  | { kind: 'audit'; what: AuditSubject; count: number }
+  /** They could not be: a change was not made, or reads are still to be recorded or were refused. */
+  | { kind: 'audit-failure'; what: AuditSubject }
   | { kind: 'operation'; operation: OperationKind; outcome: OperationOutcome; seconds: number };
+
+export type AuditSubject = 'change' | 'read';
 
 export type WebhookOutcome =
   | 'accepted'
@@ -60,7 +66,14 @@ export type WebhookOutcome =
 export type OperationKind = 'credential' | 'query' | 'mutation' | 'subscription' | 'unknown';
 
 export type OperationOutcome =
-  'ok' | 'bad_request' | 'unauthenticated' | 'forbidden' | 'vault_unavailable' | 'unavailable' | 'internal';
+  | 'ok'
+  | 'bad_request'
+  | 'unauthenticated'
+  | 'forbidden'
+  | 'vault_unavailable'
+  | 'audit_unavailable'
+  | 'unavailable'
+  | 'internal';
 
 /** Name of the channel on which occurrences are told. Its subscribers run within whatever happened. */
 export const OCCURRENCE_CHANNEL = 'latchkey:occurrence';

@@ -8,6 +8,10 @@ import type { Database } from './database/database.js';
 import { openEmbedded } from './database/embedded.js';
 import { openPostgres } from './database/postgres.js';
 import { readDevelopmentAdminKey, readRootKeys } from './development.js';
+import { withAudit } from './domain/audit.js';
+import { createAuditKey } from './domain/audit-key.js';
+import { createReadLog } from './domain/audit-read-log.js';
+import { createAuditTrail } from './domain/audit-trail.js';
 import { createCandidateReader } from './domain/credential-reader.js';
 import type { Deps } from './domain/deps.js';
 import { createHealthEventLog } from './domain/health-event.js';
@@ -132,11 +136,14 @@ async function start(
   const metricsUrl = await listenForMetrics(config, metrics, cleanup);
   const publicUrl = config.publicUrl ?? `http://localhost:${port}`;
 
-  const db = instruments.database(await open(config, log));
-  cleanup.add(() => db.close());
+  const plainDb = instruments.database(await open(config, log));
+  cleanup.add(() => plainDb.close());
   const vault = instruments.vault(createVault({ rootKeys }));
+  const trail = createAuditTrail({ vault });
+  const db = withAudit(plainDb, trail);
   await vault.verify(db);
   await vault.createTenantKey(db, null);
+  await createAuditKey(vault, db);
 
   const sandbox = await startSandbox(config, log);
   if (sandbox !== null) cleanup.add(() => sandbox.close());
@@ -182,6 +189,8 @@ async function start(
       failuresBeforeDegraded: FAILURES_BEFORE_DEGRADED,
     },
   };
+  const reads = createReadLog({ db, trail, clock, log, mode: config.auditMode, maxPending: config.auditBuffer });
+  cleanup.add(() => reads.close());
   const refresher = createRefresher(deps);
   cleanup.add(() => refresher.drain());
   // Before anything is read or refreshed: what a crash has left here may be the only live tokens of their grants.
@@ -198,7 +207,7 @@ async function start(
   const readiness = createReadiness({ db, clock, vault });
   const app = createApp({
     readiness,
-    deps: { ...deps, refresher, healthEvents, candidates, renewals, principals },
+    deps: { ...deps, refresher, healthEvents, candidates, renewals, principals, reads },
     authenticate: createAuthenticate({
       adminKey,
       ownOrigin: development ? publicUrl : null,
@@ -215,6 +224,7 @@ async function start(
     {
       schedules: config.role !== 'api',
       concurrency: config.refreshConcurrency,
+      auditRetentionDays: config.auditRetentionDays,
     },
   );
   const scheduler = createScheduler({ jobs: instruments.jobs(jobs), clock, log });
@@ -229,6 +239,7 @@ async function start(
       webSockets: app.webSockets,
       notReady: readiness.reasons,
       clockOffset: () => readClockOffset(deps),
+      unrecordedReads: reads.pending,
       figures: () => readFigures(deps),
       grants: () => countGrants(deps),
     },

@@ -56,6 +56,9 @@ test('without any setting it is a development server with a sandbox and document
     keyRetirementSeconds: 86_400,
     maxTripsPerFrontendSession: 20,
     maxFailedAttempts: 100,
+    auditMode: 'buffered',
+    auditBuffer: 50_000,
+    auditRetentionDays: 1_095,
   });
 });
 

@@ -226,6 +226,7 @@ test('what the database cannot tell at the moment is left out instead of being t
     load: () => ({ running: 0, queued: 0, pausedApps: 0 }),
     cachedKeys: () => 0,
     postponed: () => 0,
+    unrecordedReads: () => 0,
     pool: () => ({ open: 3, idle: 1, waiting: 2, max: 20 }),
     webSockets: () => 0,
     notReady: async () => (away ? (['database_unreachable'] as const) : []),

@@ -11,6 +11,7 @@ import type {
 } from '../generated/prisma/enums.js';
 import { Secret } from '../secret.js';
 import { createCodeVerifier, codeChallengeOf } from '../zoom/pkce.js';
+import { noteAudit } from './audit.js';
 import type { Deps } from './deps.js';
 import type { Principal } from './principal.js';
 import { redirectUriOf } from './provider-app.js';
@@ -82,7 +83,8 @@ export async function beginAuthorizationSession(deps: Deps, principal: Principal
   const { maxOpenSessions, maxTripsPerFrontendSession, sessionSeconds, publicUrl } = deps.settings;
   const frontendSessionId = principal.kind === 'FRONTEND_SESSION' ? principal.id : null;
   const id = randomUUID();
-  const [created] = await deps.db.query(sql`
+  await deps.db.transaction(async (tx) => {
+    const [row] = await tx.query(sql`
     INSERT INTO authorization_session (id, tenant_id, app_id, grant_kind, external_user_id, return_to,
       frontend_session_id, allow_identity_change, redirect_uri, status, expires_at)
     SELECT ${id}::uuid, ${tenant.id}::uuid, ${app.id}::uuid, ${input.grantKind}::"GrantKind", ${input.userId}, ${returnTo},
@@ -94,9 +96,11 @@ export async function beginAuthorizationSession(deps: Deps, principal: Principal
         WHERE tenant_id = ${tenant.id}::uuid AND frontend_session_id = ${frontendSessionId}::uuid
           AND status = 'PENDING' AND expires_at > now()) < ${maxTripsPerFrontendSession})
     RETURNING id`);
-  if (created === undefined) {
-    throw new LimitExceededError('Too many authorization sessions are open.', sessionSeconds);
-  }
+    if (row === undefined) {
+      throw new LimitExceededError('Too many authorization sessions are open.', sessionSeconds);
+    }
+    noteAudit(tx, { tenantId: tenant.id, subject: `AuthorizationSession:${id}` });
+  });
   return id;
 }
 

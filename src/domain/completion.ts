@@ -1,4 +1,5 @@
 import sql from 'sql-template-tag';
+import type { Sql } from '../database/database.js';
 import { InvalidInputError, NotFoundError } from '../errors.js';
 import { authorizationTopic, HEALTH_TOPIC } from '../feed/feed.js';
 import type { AuthorizationFailure, GrantKind, ProviderAppKind } from '../generated/prisma/enums.js';
@@ -14,6 +15,7 @@ import {
 import type { TokenSet, ZoomIdentity } from '../zoom/zoom.js';
 import { callAsApp, type AppClient } from './app-secret.js';
 import { codePlace, verifierPlace } from './authorization.js';
+import { noteAudit } from './audit.js';
 import type { Deps } from './deps.js';
 import { lockForGrant, refuseIdentity } from './grant-admission.js';
 import { storeGrant, supersedeOthers } from './grant.js';
@@ -98,7 +100,8 @@ const isInitiator = (session: SpentSession, principal: Principal, userId: string
 /** @param tenantId the only tenant whose codes can be spent; null: any. */
 async function spendConnectCode(deps: Deps, connectCode: string, tenantId: string | null): Promise<SpentSession> {
   const hash = hashToken(connectCode);
-  const [session] = await deps.db.query<SpentSession>(sql`
+  return deps.db.transaction(async (tx) => {
+    const [session] = await tx.query<SpentSession>(sql`
     UPDATE authorization_session s SET connect_code_hash = NULL,
       expires_at = greatest(s.expires_at, now() + interval '1 minute')
     FROM provider_app a
@@ -112,8 +115,10 @@ async function spendConnectCode(deps: Deps, connectCode: string, tenantId: strin
       a.secret_version AS "secretVersion", a.sealed_client_secret AS "sealedClientSecret",
       CASE WHEN a.former_client_secret_retires_at > now() THEN a.sealed_former_client_secret END
         AS "sealedFormerClientSecret"`);
-  if (session === undefined) throw new NotFoundError('The connect code is unknown, spent or expired.');
-  return session;
+    if (session === undefined) throw new NotFoundError('The connect code is unknown, spent or expired.');
+    noteAudit(tx, { tenantId: session.tenantId, subject: `AuthorizationSession:${session.sessionId}` });
+    return session;
+  });
 }
 
 async function redeem(deps: Deps, session: SpentSession): Promise<TokenSet> {
@@ -141,10 +146,13 @@ const withExpiry = (deps: Deps, tokens: TokenSet) => ({
 });
 
 async function fail(deps: Deps, session: SpentSession, failure: AuthorizationFailure): Promise<string> {
-  await deps.db.query(sql`
-    UPDATE authorization_session SET status = 'FAILED', failure = ${failure}::"AuthorizationFailure", sealed_code = NULL,
-      sealed_code_verifier = NULL
-    WHERE id = ${session.sessionId}::uuid`);
+  await deps.db.transaction(async (tx) => {
+    await tx.query(sql`
+      UPDATE authorization_session SET status = 'FAILED', failure = ${failure}::"AuthorizationFailure",
+        sealed_code = NULL, sealed_code_verifier = NULL
+      WHERE id = ${session.sessionId}::uuid`);
+    noteFailure(tx, session, failure);
+  });
   deps.feed.publish(authorizationTopic(session.sessionId));
   deps.log.info('an authorization was not completed', {
     authorizationSessionId: session.sessionId,
@@ -153,6 +161,9 @@ async function fail(deps: Deps, session: SpentSession, failure: AuthorizationFai
   });
   return session.sessionId;
 }
+
+const noteFailure = (tx: Sql, { tenantId, sessionId }: SpentSession, reason: AuthorizationFailure): void =>
+  noteAudit(tx, { tenantId, action: 'authorization.failed', subject: `AuthorizationSession:${sessionId}`, reason });
 
 /** Checks whom the tokens speak for and stores or refuses them, in one transaction with the session's outcome. */
 async function settle(
@@ -184,6 +195,7 @@ async function settle(
         UPDATE authorization_session SET status = 'FAILED', failure = ${refusal}::"AuthorizationFailure",
           sealed_code = NULL, sealed_code_verifier = NULL
         WHERE id = ${sessionId}::uuid`);
+      noteFailure(tx, session, refusal);
       return true;
     }
     const { grantId } = await storeGrant(deps, tx, {

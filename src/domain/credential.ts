@@ -40,6 +40,8 @@ export interface CredentialQuery {
 /** A usable access token and what it may be used for. */
 export interface Credential {
   grantId: string;
+  /** The tenant's row. */
+  tenantId: string;
   accessToken: Secret;
   expiresAt: Date;
   scopes: string[];
@@ -142,6 +144,7 @@ async function findCredential(deps: CredentialDeps, query: CredentialQuery): Pro
   const place = credentialPlace({ id: grantId, tenantId }, 'sealed_access_token', version);
   return {
     grantId,
+    tenantId,
     accessToken: await deps.vault.open(deps.db, place, candidate.sealedAccessToken),
     expiresAt: candidate.expiresAt,
     scopes: candidate.scopes,

@@ -3,6 +3,7 @@ import sql from 'sql-template-tag';
 import { InvalidInputError, NotFoundError } from '../errors.js';
 import type { Secret } from '../secret.js';
 import { createApiToken } from './api-token.js';
+import { noteAudit } from './audit.js';
 import type { Deps } from './deps.js';
 import type { FrontendAction, Principal } from './principal.js';
 import { checkReturnAddress } from './return-address.js';
@@ -51,13 +52,16 @@ export async function createFrontendSession(
   const returnTo = input.returnTo === null ? null : checkReturnAddress(input.returnTo, tenant.allowedOrigins);
   const id = randomUUID();
   const { token, hash } = createApiToken('FRONTEND_SESSION', id, deps.settings.publicUrl);
-  const [made] = await deps.db.query<{ expiresAt: Date }>(sql`
-    INSERT INTO frontend_session (id, token_hash, tenant_id, external_user_id, actions, origins, return_to,
-      server_key_id, expires_at)
-    VALUES (${id}::uuid, ${hash}, ${tenant.id}::uuid, ${input.userId}, ${[...new Set(input.allow)]}::"FrontendAction"[],
-      ${tenant.allowedOrigins}::text[], ${returnTo}, ${creator.id}::uuid,
-      now() + make_interval(secs => ${input.ttlSeconds}))
-    RETURNING expires_at AS "expiresAt"`);
+  const [made] = await deps.db.transaction((tx) => {
+    noteAudit(tx, { tenantId: tenant.id, subject: `FrontendSession:${id}` });
+    return tx.query<{ expiresAt: Date }>(sql`
+      INSERT INTO frontend_session (id, token_hash, tenant_id, external_user_id, actions, origins, return_to,
+        server_key_id, expires_at)
+      VALUES (${id}::uuid, ${hash}, ${tenant.id}::uuid, ${input.userId},
+        ${[...new Set(input.allow)]}::"FrontendAction"[], ${tenant.allowedOrigins}::text[], ${returnTo},
+        ${creator.id}::uuid, now() + make_interval(secs => ${input.ttlSeconds}))
+      RETURNING expires_at AS "expiresAt"`);
+  });
   if (made === undefined) throw new Error('The session was not stored.');
   return { id, token, expiresAt: made.expiresAt };
 }
@@ -72,9 +76,11 @@ export async function revokeFrontendSession(
   deps: Pick<Deps, 'db'>,
   { id, tenantId }: { id: string; tenantId: string | null },
 ): Promise<string> {
-  const [removed] = await deps.db.query(sql`
-    DELETE FROM frontend_session
-    WHERE id = ${id}::uuid AND (${tenantId}::uuid IS NULL OR tenant_id = ${tenantId}::uuid) RETURNING id`);
-  if (removed === undefined) throw new NotFoundError('No such frontend session exists.');
-  return id;
+  return deps.db.transaction(async (tx) => {
+    const [removed] = await tx.query(sql`
+      DELETE FROM frontend_session
+      WHERE id = ${id}::uuid AND (${tenantId}::uuid IS NULL OR tenant_id = ${tenantId}::uuid) RETURNING id`);
+    if (removed === undefined) throw new NotFoundError('No such frontend session exists.');
+    return id;
+  });
 }

@@ -4,7 +4,8 @@ import type { Database, Sql } from '../database/database.js';
 import { tellOf } from '../diagnostics.js';
 import type { HealthEventLog, HealthEventPointer } from '../feed/event-stream.js';
 import type { HealthReason, HealthStatus } from '../generated/prisma/enums.js';
-import { type HealthState, sameHealth } from './health.js';
+import { noteAudit } from './audit.js';
+import { type HealthState, isLive, sameHealth } from './health.js';
 
 /** Any number: what matters is that every process asks for the same lock. */
 const POSITION_LOCK = 5_560_127;
@@ -19,6 +20,14 @@ export interface Transition {
   always?: boolean;
 }
 
+/** What the audit trail tells of: that a connection began, came back or ended. Everything between is health alone. */
+function auditActionOf({ previous, next, always = false }: Transition): string | null {
+  if (next.status === 'REVOKED') return 'grant.revoked';
+  if (!isLive(next.status)) return 'grant.ended';
+  if (always || previous === null) return 'grant.connected';
+  return !isLive(previous.status) ? 'grant.recovered' : null;
+}
+
 /**
  * Writes the new health of grants and one event for each that changed, in the caller's transaction.
  *
@@ -29,7 +38,8 @@ export async function recordTransitions(tx: Sql, transitions: readonly Transitio
   const changed = transitions
     .filter(({ previous, next, always }) => always || previous === null || !sameHealth(previous, next))
     .toSorted((a, b) => (a.tenantId < b.tenantId ? -1 : a.tenantId > b.tenantId ? 1 : 0));
-  for (const { grantId, tenantId, previous, next } of changed) {
+  for (const transition of changed) {
+    const { grantId, tenantId, previous, next } = transition;
     await tx.query(sql`
       WITH grant_row AS (
         UPDATE provider_grant
@@ -44,6 +54,8 @@ export async function recordTransitions(tx: Sql, transitions: readonly Transitio
         ${previous?.status ?? null}::"HealthStatus", ${next.status}::"HealthStatus", ${next.reason}::"HealthReason"
       FROM counter`);
     tellOf(tx, { kind: 'health-transition', ...next });
+    const action = auditActionOf(transition);
+    if (action !== null) noteAudit(tx, { tenantId, grantId, action, reason: next.reason });
   }
 }
 

@@ -13,6 +13,7 @@ import type { ProviderAppKind, ProviderEnvironment } from '../generated/prisma/e
 import { Secret } from '../secret.js';
 import { isScopeToken } from '../zoom-scopes/grammar.js';
 import { openAppSecret, sealAppSecrets, type SealedAppSecrets } from './app-secret.js';
+import { noteAudit } from './audit.js';
 import type { Deps } from './deps.js';
 import { nextHealth } from './health.js';
 import { healthFrom, recordTransitions, type HealthColumns } from './health-event.js';
@@ -116,6 +117,7 @@ export async function registerProviderApp(deps: Pick<Deps, 'db' | 'vault'>, inpu
     await tx.query(
       sql`INSERT INTO refresh_pace (app_id, paced_until) VALUES (${id}::uuid, now() - interval '1 second')`,
     );
+    noteAudit(tx, { tenantId: null, subject: `ProviderApp:${id}` });
   });
   return id;
 }

@@ -24,6 +24,10 @@ export interface ProviderToken {
   expiresAt: Date | null;
   /** The grant whose credential it was minted with. */
   grantId: string;
+  /** The tenant's row. */
+  tenantId: string;
+  /** Of an access token: the version of the credential. */
+  version?: number;
 }
 
 /** Grants that are tried one after the other where one cannot serve. */
@@ -50,7 +54,7 @@ export async function localRecordingToken(deps: CredentialDeps, query: MeetingQu
         deps.zoom.meetings.localRecordingToken(caller, meetingId),
       );
       const expiresAt = new Date(deps.clock.now().getTime() + expiresInSeconds * 1_000);
-      return { token, expiresAt, grantId: grant.grantId };
+      return { token, expiresAt, grantId: grant.grantId, tenantId: grant.tenantId };
     });
   } catch (error) {
     if (!(error instanceof ZoomMeetingUnknownError)) throw error;
@@ -139,7 +143,7 @@ function tokenForUser(
   return firstThatServes(grants, async (grant) => {
     const scope = requireScope(grant, ...calls);
     const token = await callWithGrant(deps, grant, scope, callFor(grant));
-    return { token, expiresAt: expiryOf(token), grantId: grant.grantId };
+    return { token, expiresAt: expiryOf(token), grantId: grant.grantId, tenantId: grant.tenantId };
   });
 }
 

@@ -5,6 +5,7 @@ import { InvalidInputError, NotFoundError } from '../errors.js';
 import { HEALTH_TOPIC } from '../feed/feed.js';
 import type { GrantKind } from '../generated/prisma/enums.js';
 import { VaultOpenError } from '../vault/errors.js';
+import { noteAudit } from './audit.js';
 import type { Deps } from './deps.js';
 import { destroyCredential, lockGrant, surrenderTokens } from './grant.js';
 import { nextHealth } from './health.js';
@@ -156,6 +157,7 @@ async function settleCovered(tx: Sql, conditions: SqlStatement): Promise<string>
   const id = randomUUID();
   await tx.query(sql`INSERT INTO revocation (id, total) VALUES (${id}::uuid, 0)`);
   await coverGrants(tx, id, conditions);
+  noteAudit(tx, { subject: `Revocation:${id}` });
   return id;
 }
 

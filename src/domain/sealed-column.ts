@@ -43,6 +43,14 @@ export const SEALED_TABLES: readonly SealedTable[] = [
     ownedBy: (tenantId) => (tenantId === null ? NOBODY : sql`t.tenant_id = ${tenantId}::uuid`),
   },
   {
+    name: 'audit_key',
+    id: 'id',
+    columns: ['sealed_key'],
+    rowVersion: null,
+    keyVersion: null,
+    ownedBy: (tenantId) => (tenantId === null ? sql`TRUE` : NOBODY),
+  },
+  {
     name: 'authorization_session',
     id: 'id',
     columns: ['sealed_code_verifier', 'sealed_code'],

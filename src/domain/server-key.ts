@@ -4,6 +4,7 @@ import type { Database } from '../database/database.js';
 import { InvalidInputError, NotFoundError } from '../errors.js';
 import type { Secret } from '../secret.js';
 import { createApiToken } from './api-token.js';
+import { noteAudit } from './audit.js';
 import type { Deps } from './deps.js';
 import { GLOBAL_PERMISSIONS, type Permission, type Principal } from './principal.js';
 import { requireName, requireTenant } from './tenant.js';
@@ -50,10 +51,13 @@ export async function createServerKey(
   const tenant = input.tenantId === null ? null : await requireTenant(deps.db, input.tenantId);
   const id = randomUUID();
   const { token, hash } = createApiToken('SERVER_KEY', id, deps.settings.publicUrl);
-  await deps.db.query(sql`
-    INSERT INTO server_key (id, name, key_hash, permissions, tenant_id, expires_at)
-    VALUES (${id}::uuid, ${input.name}, ${hash}, ${[...new Set(input.permissions)]}::"Permission"[],
-      ${tenant?.id ?? null}::uuid, ${input.expiresAt})`);
+  await deps.db.transaction(async (tx) => {
+    await tx.query(sql`
+      INSERT INTO server_key (id, name, key_hash, permissions, tenant_id, expires_at)
+      VALUES (${id}::uuid, ${input.name}, ${hash}, ${[...new Set(input.permissions)]}::"Permission"[],
+        ${tenant?.id ?? null}::uuid, ${input.expiresAt})`);
+    noteAudit(tx, { tenantId: tenant?.id ?? null, subject: `ServerKey:${id}` });
+  });
   return { id, key: token };
 }
 

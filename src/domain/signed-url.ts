@@ -1,9 +1,10 @@
-import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
+import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import sql from 'sql-template-tag';
 import type { Sql } from '../database/database.js';
 import { InvalidInputError, NotFoundError } from '../errors.js';
 import { Secret } from '../secret.js';
 import type { Sealed } from '../vault/vault.js';
+import { noteAudit } from './audit.js';
 import type { Deps } from './deps.js';
 import { normalMeetingId } from './meeting-host.js';
 import { requireTenant } from './tenant.js';
@@ -65,6 +66,10 @@ async function signingKey(deps: Pick<Deps, 'vault'>, tx: Sql, tenantId: string):
   return deps.vault.open(tx, keyPlace(tenantId, row.version), row.sealedKey);
 }
 
+/** What a signed URL is called where it must not be told: nothing leads back to it. */
+export const signedUrlReference = (signature: string): string =>
+  `url:${createHash('sha256').update(signature).digest('hex').slice(0, 32)}`;
+
 /** HMAC-SHA256 over the tenant's row, the target and the end, as JSON, so that no two targets read the same. */
 function signatureOf(key: Secret, tenantId: string, target: TokenTarget, expiresAtSeconds: number): Buffer {
   const { kind, of, id, meetingId } = target;
@@ -120,6 +125,11 @@ export async function createSignedUrl(
     url.searchParams.set('expires', String(row.expires));
     const signature = signatureOf(key, tenant.id, target, row.expires);
     url.searchParams.set('signature', signature.toString('base64url'));
+    noteAudit(tx, {
+      tenantId: tenant.id,
+      subject: `${target.of}:${target.id}`,
+      reference: signedUrlReference(signature.toString('base64url')),
+    });
     return { url: new Secret(url.href), expiresAt: new Date(row.expires * 1_000) };
   });
 }

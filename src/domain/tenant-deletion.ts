@@ -3,6 +3,8 @@ import sql from 'sql-template-tag';
 import type { Sql } from '../database/database.js';
 import { InvalidInputError, NotFoundError } from '../errors.js';
 import { HEALTH_TOPIC } from '../feed/feed.js';
+import { noteAudit } from './audit.js';
+import { closeChain, eraseDetails, noteEndOfChain } from './audit-retention.js';
 import type { Deps } from './deps.js';
 import { coverGrants, endRequested } from './revocation-request.js';
 import { revokePending } from './revocation.js';
@@ -81,6 +83,8 @@ async function carryOut(deps: Deps, deletion: Deletion): Promise<void> {
   while (await deps.db.transaction((tx) => handOverQueued(deps, tx, tenantId)));
   await destroyKeys(deps, deletion);
   void revokePending(deps);
+  await deps.db.transaction((tx) => closeChain(tx, tenantId));
+  while ((await deps.db.transaction((tx) => eraseDetails(tx, tenantId))) > 0);
   await removeRows(deps, deletion);
   deps.feed.publish(HEALTH_TOPIC);
   deps.log.warn('a tenant was deleted', { tenantId });
@@ -112,8 +116,12 @@ async function destroyKeys(deps: Deps, { id, tenantId }: Deletion): Promise<void
     await tx.query(sql`DELETE FROM credential WHERE tenant_id = ${tenantId}::uuid`);
     await tx.query(sql`DELETE FROM url_signing_key WHERE tenant_id = ${tenantId}::uuid`);
     await tx.query(sql`DELETE FROM tenant_key WHERE tenant_id = ${tenantId}::uuid`);
-    await tx.query(sql`
-      UPDATE tenant_deletion SET keys_destroyed_at = coalesce(keys_destroyed_at, now()) WHERE id = ${id}::uuid`);
+    const [destroyed] = await tx.query(sql`
+      UPDATE tenant_deletion SET keys_destroyed_at = now() WHERE id = ${id}::uuid AND keys_destroyed_at IS NULL
+      RETURNING id`);
+    if (destroyed !== undefined) {
+      noteAudit(tx, { tenantId, action: 'tenant_key.destroyed', subject: `Tenant:${tenantId}` });
+    }
   });
   deps.vault.forgetKeys(tenantId);
 }
@@ -131,8 +139,9 @@ async function removeRows(deps: Pick<Deps, 'db'>, { id, tenantId }: Deletion): P
   await remove((tx) => removeGrants(tx, tenantId));
   await deps.db.transaction(async (tx) => {
     await tx.query(sql`DELETE FROM tenant WHERE id = ${tenantId}::uuid`);
-    await tx.query(sql`
-      UPDATE tenant_deletion SET completed_at = coalesce(completed_at, now()) WHERE id = ${id}::uuid`);
+    const [completed] = await tx.query(sql`
+      UPDATE tenant_deletion SET completed_at = now() WHERE id = ${id}::uuid AND completed_at IS NULL RETURNING id`);
+    if (completed !== undefined) await noteEndOfChain(tx, tenantId);
   });
 }
 

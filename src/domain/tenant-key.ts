@@ -1,5 +1,6 @@
 import sql from 'sql-template-tag';
-import type { Sql } from '../database/database.js';
+import type { Database, Sql } from '../database/database.js';
+import { noteAudit } from './audit.js';
 import type { Deps, DomainSettings } from './deps.js';
 import { countStale, ownersToReseal, resealStale } from './reseal.js';
 import { requireTenant } from './tenant.js';
@@ -50,7 +51,16 @@ async function rotateAgedSystemKey(deps: Deps): Promise<void> {
 
 /** Gives the system a new version of the key that app secrets and spool files are sealed with. */
 export async function rotateSystemKey(deps: Pick<Deps, 'db' | 'vault' | 'log'>): Promise<void> {
-  const { version } = await deps.vault.rotateKey(deps.db, null);
+  const db: Pick<Database, 'query' | 'transaction'> = {
+    query: deps.db.query,
+    transaction: (run) =>
+      deps.db.transaction(async (tx) => {
+        const result = await run(tx);
+        noteAudit(tx, { action: 'system_key.rotated' });
+        return result;
+      }),
+  };
+  const { version } = await deps.vault.rotateKey(db, null);
   deps.log.info('the system key was rotated', { version: String(version) });
 }
 

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import sql from 'sql-template-tag';
 import type { Sql } from '../database/database.js';
 import { AlreadyExistsError, InvalidInputError, NotFoundError } from '../errors.js';
+import { noteAudit } from './audit.js';
 import type { Deps } from './deps.js';
 
 const MAX_EXTERNAL_ID = 200;
@@ -68,6 +69,7 @@ export async function createTenant(
       ON CONFLICT (external_id) DO NOTHING RETURNING id`);
     if (created === undefined) throw new AlreadyExistsError('A tenant with this externalId exists.');
     await deps.vault.createTenantKey(tx, id);
+    noteAudit(tx, { tenantId: id, subject: `Tenant:${id}` });
   });
   return id;
 }
@@ -79,13 +81,15 @@ export async function updateTenant(
 ): Promise<string> {
   requireName(input.name, ['input', 'name']);
   const allowedOrigins = input.allowedOrigins ? parseOrigins(input.allowedOrigins, ['input', 'allowedOrigins']) : null;
-  const [row] = await deps.db.query<{ id: string }>(sql`
-    UPDATE tenant
-    SET name = CASE WHEN ${input.name !== undefined} THEN ${input.name ?? null} ELSE name END,
-      allowed_origins = coalesce(${allowedOrigins}::text[], allowed_origins)
-    WHERE external_id = ${input.tenantId} RETURNING id`);
-  if (row === undefined) throw new NotFoundError('No such tenant exists.');
-  return row.id;
+  return deps.db.transaction(async (tx) => {
+    const [row] = await tx.query<{ id: string }>(sql`
+      UPDATE tenant
+      SET name = CASE WHEN ${input.name !== undefined} THEN ${input.name ?? null} ELSE name END,
+        allowed_origins = coalesce(${allowedOrigins}::text[], allowed_origins)
+      WHERE external_id = ${input.tenantId} RETURNING id`);
+    if (row === undefined) throw new NotFoundError('No such tenant exists.');
+    return row.id;
+  });
 }
 
 export interface TenantRow {

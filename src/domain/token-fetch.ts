@@ -1,5 +1,4 @@
 import { GrantNotFoundError, MeetingNotFoundError, ProviderUnavailableError } from '../errors.js';
-import type { Secret } from '../secret.js';
 import { type CredentialDeps } from './credential.js';
 import { credentialOf } from './grant-call.js';
 import { findHostGrants, HOST_CALLS, type HostGrant } from './meeting-host.js';
@@ -28,7 +27,7 @@ export async function fetchToken(
   deps: CredentialDeps,
   target: TokenTarget,
   scope: { onlyTenantId: string | null; tenantId: string | null },
-): Promise<{ token: Secret; grantId: string }> {
+): Promise<ProviderToken> {
   const { kind } = target;
   if (target.of === 'meetings') {
     const query = { ...scope, meetingId: target.id };
@@ -53,9 +52,13 @@ export async function fetchToken(
 }
 
 async function accessTokenOf(deps: CredentialDeps, grant: HostGrant): Promise<ProviderToken> {
-  const { accessToken, expiresAt, warning, grantId } = await credentialOf(deps, grant, MIN_TTL_SECONDS);
+  const { accessToken, expiresAt, warning, grantId, tenantId, version } = await credentialOf(
+    deps,
+    grant,
+    MIN_TTL_SECONDS,
+  );
   if (expiresAt.getTime() - deps.clock.now().getTime() < MIN_TTL_SECONDS * 1_000) {
     throw new ProviderUnavailableError(warning ?? 'PROVIDER_UNAVAILABLE', RETRY_SECONDS);
   }
-  return { token: accessToken, expiresAt, grantId };
+  return { token: accessToken, expiresAt, grantId, tenantId, version };
 }

@@ -7,6 +7,8 @@ import type { Secret } from '../secret.js';
 import { answerUrlValidation, parseWebhook, verifyWebhook, type ZoomWebhookEvent } from '../zoom/webhook.js';
 import { readEvent, type ZoomEvent } from '../zoom/webhook-event.js';
 import { openAppSecret, type SealedAppSecrets } from './app-secret.js';
+import { actingAs, noteAudit } from './audit.js';
+import type { AuditPrincipal } from './audit-trail.js';
 import type { Deps } from './deps.js';
 import { recordTransitions } from './health-event.js';
 import { applyEvent, type Effect, type EventReceiver } from './webhook-effect.js';
@@ -59,7 +61,8 @@ export async function receiveWebhook(deps: Deps, delivery: WebhookDelivery): Pro
     deps.log.info('a signed webhook has no effect', { appId: app.id, reason: envelope ? 'not known' : 'malformed' });
     return { kind: 'accepted' };
   }
-  const effect = await deps.db.transaction((tx) => takeIn(tx, app, event, envelope));
+  const db = actingAs(deps.db, { principal: byProvider(app.id) });
+  const effect = await db.transaction((tx) => takeIn(tx, app, event, envelope));
   count(effect === null ? 'repeated' : 'accepted');
   if (effect !== null && effect.transitions.length > 0) deps.feed.publish(HEALTH_TOPIC);
   deps.log.info('a webhook was taken in', {
@@ -85,11 +88,21 @@ async function validate(
     deps.log.warn('a webhook was refused', { appId: app.id, reason: 'malformed-validation' });
     return { kind: 'malformed-validation' };
   }
-  await deps.db.query(sql`UPDATE provider_app SET webhook_validated_at = now() WHERE id = ${app.id}::uuid`);
+  await actingAs(deps.db, { principal: byProvider(app.id) }).transaction(async (tx) => {
+    await tx.query(sql`UPDATE provider_app SET webhook_validated_at = now() WHERE id = ${app.id}::uuid`);
+    noteAudit(tx, { action: 'webhook.validated', subject: `ProviderApp:${app.id}` });
+  });
   count('validated');
   deps.log.info('a webhook address was validated', { appId: app.id });
   return { kind: 'validation', answer };
 }
+
+const byProvider = (appId: string): AuditPrincipal => ({
+  kind: 'PROVIDER',
+  id: appId,
+  externalUserId: null,
+  clientAddress: null,
+});
 
 /** @returns null when the event has been taken in before. */
 async function takeIn(tx: Sql, app: WebhookApp, event: ZoomEvent, envelope: ZoomWebhookEvent): Promise<Effect | null> {
@@ -100,6 +113,10 @@ async function takeIn(tx: Sql, app: WebhookApp, event: ZoomEvent, envelope: Zoom
   if (stored === undefined) return null;
   const effect = await applyEvent(tx, app, event);
   await recordTransitions(tx, effect.transitions);
+  if (effect.changed > 0) {
+    const { changed } = effect;
+    noteAudit(tx, { action: `webhook.${event.name}`, subject: `ProviderApp:${app.id}`, count: changed });
+  }
   return effect;
 }
 

@@ -2,7 +2,7 @@ import { GraphQLError } from 'graphql';
 import { DEFAULT_PAGE, MAX_PAGE } from './builder.js';
 import { isUuid } from './node.js';
 
-interface PageArgs {
+export interface PageArgs {
   first?: number | null | undefined;
   last?: number | null | undefined;
   after?: string | null | undefined;
@@ -59,6 +59,25 @@ export function positionOf(cursor: string): number {
   const digits = POSITION_CURSOR.exec(Buffer.from(cursor, 'base64url').toString('utf8'))?.[1];
   if (digits === undefined) throw refuse('This is not the cursor of an event.');
   return Number(digits);
+}
+
+const AUDIT_CURSOR = /^a(\d{1,15})\.([0-9a-f-]{36})\.(\d{1,9})$/;
+
+/** Where an event is in the order in which they were recorded. */
+export interface AuditPlace {
+  recordedAt: Date;
+  chainId: string;
+  sequence: number;
+}
+
+export const auditCursorOf = ({ recordedAt, chainId, sequence }: AuditPlace): string =>
+  Buffer.from(`a${recordedAt.getTime()}.${chainId}.${sequence}`).toString('base64url');
+
+/** @throws BAD_USER_INPUT for what is no cursor of audit events. */
+export function auditPlaceOf(cursor: string): AuditPlace {
+  const [, ms, chainId = '', sequence] = AUDIT_CURSOR.exec(Buffer.from(cursor, 'base64url').toString('utf8')) ?? [];
+  if (ms === undefined || !isUuid(chainId)) throw refuse('This is not a cursor of an audit event.');
+  return { recordedAt: new Date(Number(ms)), chainId, sequence: Number(sequence) };
 }
 
 const LIST_CURSOR = /^k(.{1,250})$/;

@@ -1,4 +1,5 @@
 import type { PrismaClient } from '../generated/prisma/client.js';
+import type { ReadLog } from '../domain/audit-read-log.js';
 import type { Renewals } from '../domain/credential.js';
 import type { CandidateReader } from '../domain/credential-reader.js';
 import type { Deps } from '../domain/deps.js';
@@ -17,6 +18,7 @@ export interface GraphQLDeps extends Deps {
   renewals: Renewals;
   healthEvents: HealthEventStream;
   principals: PrincipalDirectory;
+  reads: ReadLog;
 }
 
 /** What resolvers are given. */
@@ -24,16 +26,20 @@ export interface Context extends GraphQLDeps {
   /** Reads what the principal may see, and nothing else. */
   prisma: PrismaClient;
   principal: Principal;
+  /** Where the request came from, for the audit trail; null where that is not known. */
+  clientAddress: string | null;
 }
 
 /**
  * Makes the context of an operation. The only place where a way to the database is given to a principal: whatever else
  * must hold for their statements belongs here.
  */
-export function createContextFactory(deps: GraphQLDeps): (principal: Principal) => Context {
-  return (principal) => {
+export function createContextFactory(
+  deps: GraphQLDeps,
+): (principal: Principal, clientAddress?: string | null) => Context {
+  return (principal, clientAddress = null) => {
     const prisma = scopedPrisma(deps.db.prisma, principal);
     // What is shared is inherited instead of copied for every request.
-    return Object.assign(Object.create(deps) as GraphQLDeps, { principal, prisma });
+    return Object.assign(Object.create(deps) as GraphQLDeps, { principal, prisma, clientAddress });
   };
 }

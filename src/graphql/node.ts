@@ -18,4 +18,8 @@ export const isUuid = (value: string): boolean => UUID.test(value);
 
 /** Whether an id has the form of one that could exist, so that it may be looked up. */
 export const isKnownNode = (typename: string, id: string): boolean =>
-  ROW_TYPES.has(typename) ? isUuid(id) : typename === 'Scope' && id !== '';
+  typename === 'AuditEvent'
+    ? /^[0-9a-f-]{36}:\d{1,9}$/.test(id) && isUuid(id.slice(0, 36))
+    : ROW_TYPES.has(typename)
+      ? isUuid(id)
+      : typename === 'Scope' && id !== '';

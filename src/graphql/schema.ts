@@ -17,8 +17,10 @@ import './signed-url.js';
 import './viewer.js';
 import './server-key.js';
 import './frontend-session.js';
+import './audit-event.js';
 import { builder } from './builder.js';
+import { audited } from './audited.js';
 import { guard } from './guard.js';
 
-/** The public schema, built once from the noun modules, with its access rules before every resolver. */
-export const schema = guard(builder.toSchema());
+/** The public schema, built once from the noun modules, with its audit trail around and its access rules before every resolver. */
+export const schema = guard(audited(builder.toSchema()));

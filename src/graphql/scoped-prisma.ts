@@ -30,6 +30,9 @@ const visibleTrips: Visibility = ({ kind, id, tenantId, externalUserId }) => ({
 
 /** One entry for each table: one without an entry does not compile. */
 const VISIBILITY: Record<Prisma.ModelName, Visibility> = {
+  AuditChain: none,
+  AuditEvent: ({ kind, tenantId }) => (kind === 'SERVER_KEY' ? { chainId: tenantId } : 'NONE'),
+  AuditKey: none,
   AuthorizationSession: visibleTrips,
   Credential: withGrant,
   DeauthorizationReceipt: none,

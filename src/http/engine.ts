@@ -6,6 +6,7 @@ import { type ExecutionResult, GraphQLError, type GraphQLErrorExtensions, type V
 import { createYoga, isAsyncIterable, type Plugin, type YogaServerInstance } from 'graphql-yoga';
 import { renderGraphiQL } from '@graphql-yoga/render-graphiql';
 import { isOutage } from '../database/outage.js';
+import { AuditUnavailableError } from '../domain/audit.js';
 import { VaultError } from '../vault/errors.js';
 import { type Context, createContextFactory, type GraphQLDeps, type Principal } from '../graphql/context.js';
 import { schema } from '../graphql/schema.js';
@@ -37,6 +38,7 @@ query Start {
 /** What the HTTP layer adds to each operation. */
 export interface RequestContext {
   principal: Principal;
+  clientAddress?: string | null;
 }
 
 /** The engine, and the two parts of it that the direct way to it needs. */
@@ -132,6 +134,9 @@ function isUnstorableText(error: unknown): boolean {
 /** What a caller may know of a failure that is ours: a sentence, and a code to branch on. */
 function describeFailure(error: unknown): [message: string, code: string] {
   if (error instanceof VaultError) return ['Stored secrets cannot be opened at the moment.', 'VAULT_UNAVAILABLE'];
+  if (error instanceof AuditUnavailableError) {
+    return ['The audit trail cannot be written at the moment, so nothing was done. Try again.', 'AUDIT_UNAVAILABLE'];
+  }
   if (isOutage(error)) return ['The database cannot be reached at the moment. Try again.', 'UNAVAILABLE'];
   return ['Unexpected error.', 'INTERNAL_SERVER_ERROR'];
 }
@@ -195,7 +200,7 @@ export function createEngine(deps: GraphQLDeps, { development }: { development: 
       },
     },
     // Copied into the engine's own context, which inherits nothing.
-    context: ({ principal }) => ({ ...deps, ...createContext(principal) }),
+    context: ({ principal, clientAddress }) => ({ ...deps, ...createContext(principal, clientAddress) }),
     plugins: [
       documentErrorCodes,
       createStreamEnds(deps),
@@ -206,5 +211,5 @@ export function createEngine(deps: GraphQLDeps, { development }: { development: 
       maxDirectivesPlugin({ n: MAX_DIRECTIVES, ...REPORTED }),
     ],
   });
-  return { yoga, createContext: ({ principal }) => createContext(principal), mask };
+  return { yoga, createContext: ({ principal, clientAddress }) => createContext(principal, clientAddress), mask };
 }

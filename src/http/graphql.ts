@@ -61,7 +61,7 @@ export function createGraphQLHandler(options: {
         log.warn('a caller was refused', { code: authentication.refusal });
       return respondRefusal(res, authentication);
     }
-    const context = { principal: authentication.principal };
+    const context = { principal: authentication.principal, clientAddress: req.socket.remoteAddress ?? null };
     if (method !== 'GET' && method !== 'POST') return methodNotAllowed(res, 'GET, POST');
     if (method === 'GET') return viaEngine(req, res, null, context, sinceMs);
     if (!isJson(headers['content-type'])) {

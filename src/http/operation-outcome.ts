@@ -13,6 +13,7 @@ const OUTCOMES: Readonly<Record<string, OperationOutcome>> = {
   INTERNAL_SERVER_ERROR: 'internal',
   UNAVAILABLE: 'unavailable',
   VAULT_UNAVAILABLE: 'vault_unavailable',
+  AUDIT_UNAVAILABLE: 'audit_unavailable',
   FORBIDDEN: 'forbidden',
   UNAUTHENTICATED: 'unauthenticated',
 };
@@ -21,6 +22,7 @@ const OUTCOMES: Readonly<Record<string, OperationOutcome>> = {
 const GRAVITY: readonly OperationOutcome[] = [
   'internal',
   'vault_unavailable',
+  'audit_unavailable',
   'unavailable',
   'forbidden',
   'unauthenticated',

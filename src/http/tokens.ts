@@ -1,7 +1,16 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { auditPrincipalOf } from '../domain/audit.js';
+import type { ReadLog } from '../domain/audit-read-log.js';
+import type { AuditPrincipal } from '../domain/audit-trail.js';
 import type { CredentialDeps } from '../domain/credential.js';
 import { normalMeetingId } from '../domain/meeting-host.js';
-import { TOKEN_KINDS, type TokenKind, type TokenTarget, verifySignedUrl } from '../domain/signed-url.js';
+import {
+  TOKEN_KINDS,
+  type TokenKind,
+  type TokenTarget,
+  signedUrlReference,
+  verifySignedUrl,
+} from '../domain/signed-url.js';
 import { fetchToken } from '../domain/token-fetch.js';
 import {
   DomainError,
@@ -43,10 +52,19 @@ function targetOf(of: TokenTarget['of'], segment: string, { kind, meeting }: Par
   return id === null || !isKind(wanted) ? null : { kind: wanted, of, id, meetingId: meeting };
 }
 
+const bySignedUrl = (signature: string, clientAddress: string | null): AuditPrincipal => ({
+  kind: 'SIGNED_URL',
+  id: signedUrlReference(signature),
+  externalUserId: null,
+  clientAddress,
+});
+
 /** Whose tokens the caller may have. */
 interface Admission {
   onlyTenantId: string | null;
   tenantId: string | null;
+  /** Who is let in, for the audit trail. */
+  principal: AuditPrincipal;
 }
 
 /**
@@ -57,7 +75,7 @@ interface Admission {
  * meeting; 409 it must be authorized again; 503 try again after `Retry-After`.
  */
 export function createTokenHandler(
-  deps: CredentialDeps,
+  deps: CredentialDeps & { reads: ReadLog },
   { authenticate, of }: { authenticate: Authenticate; of: TokenTarget['of'] },
 ) {
   const { log } = deps;
@@ -76,7 +94,10 @@ export function createTokenHandler(
         isWhole && target !== null
           ? await verifySignedUrl(deps, { tenantId: tenant, target, expires, signature })
           : null;
-      if (tenantRow !== null) return { onlyTenantId: tenantRow, tenantId: tenant ?? null };
+      if (tenantRow !== null && isWhole) {
+        const principal = bySignedUrl(signature, req.socket.remoteAddress ?? null);
+        return { onlyTenantId: tenantRow, tenantId: tenant, principal };
+      }
       respondJson(res, 401, { error: 'The URL is not signed rightly, or its time is over.' });
       return null;
     }
@@ -91,7 +112,8 @@ export function createTokenHandler(
       respondJson(res, 403, { error: 'This needs a server key with the permission CREDENTIALS_READ.' });
       return null;
     }
-    return { onlyTenantId: tenantId, tenantId: tenant ?? null };
+    const principal = auditPrincipalOf(authentication.principal, req.socket.remoteAddress ?? null);
+    return { onlyTenantId: tenantId, tenantId: tenant ?? null, principal };
   }
 
   return async (req: IncomingMessage, res: ServerResponse, segment: string, query: URLSearchParams): Promise<void> => {
@@ -101,7 +123,10 @@ export function createTokenHandler(
       const admission = await admit(req, res, parameters, target);
       if (admission === null) return;
       if (target === null) return notFound(res);
-      const { token, grantId } = await fetchToken(deps, target, admission);
+      const { principal, ...scope } = admission;
+      const { token, grantId, tenantId, version = null } = await fetchToken(deps, target, scope);
+      const action = target.kind === 'access' ? 'credential.read' : 'provider_token.minted';
+      await deps.reads.note({ action, tenantId, grantId, version, principal });
       log.info('a token was handed out', { grantId, route: 'tokens', operation: target.kind });
       return respond(res, 200, { type: 'text/plain; charset=utf-8', text: token.reveal() });
     } catch (error) {

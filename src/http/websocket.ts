@@ -81,6 +81,7 @@ export function createWebSocketHandler(options: {
         const { schema, execute, subscribe, contextFactory, parse, validate } = engine.yoga.getEnveloped({
           req: extra.request,
           principal: extra.principal,
+          clientAddress: extra.request.socket.remoteAddress ?? null,
         } as never);
         let document: DocumentNode;
         try {

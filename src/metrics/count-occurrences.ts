@@ -30,6 +30,10 @@ function count(meters: Meters, occurrence: Occurrence): void {
       meters.refreshes.inc({ outcome, cause: cause.toLowerCase(), attempt });
       return meters.refreshSeconds.observe({ outcome }, seconds);
     }
+    case 'audit':
+      return meters.auditEvents.inc({ subject: occurrence.what }, occurrence.count);
+    case 'audit-failure':
+      return meters.auditFailures.inc({ subject: occurrence.what });
     case 'webhook':
       return meters.webhooks.inc({ outcome: occurrence.outcome });
     case 'health-transition': {
@@ -45,9 +49,13 @@ function count(meters: Meters, occurrence: Occurrence): void {
  * @returns what ends it.
  */
 export function countOccurrences(meters: Meters): () => void {
+  for (const subject of ['change', 'read']) {
+    meters.auditEvents.inc({ subject }, 0);
+    meters.auditFailures.inc({ subject }, 0);
+  }
   for (const outcome of WEBHOOK_OUTCOMES) meters.webhooks.inc({ outcome }, 0);
   for (const operation of ['credential', 'query', 'mutation', 'subscription', 'unknown']) {
-    for (const outcome of ['ok', 'internal', 'unavailable', 'vault_unavailable'])
+    for (const outcome of ['ok', 'internal', 'unavailable', 'vault_unavailable', 'audit_unavailable'])
       meters.operations.inc({ operation, outcome }, 0);
   }
   for (const outcome of ['served', 'served_with_warning', 'ProviderUnavailableError', 'failed']) {

@@ -85,6 +85,14 @@ export function createMeters() {
 
     webhooks: counter('webhooks_total', 'Webhooks of Zoom, by what became of them.', ['outcome']),
 
+    auditEvents: counter('audit_events_total', 'Events of the audit trail that were stored.', ['subject']),
+    auditFailures: counter(
+      'audit_write_failures_total',
+      'Times that the audit trail could not be written: a change was not made, or reads wait or were refused.',
+      ['subject'],
+    ),
+    auditUnrecorded: gauge('audit_unrecorded_reads', 'Events about reads of credentials that wait to be stored.'),
+
     vaultOperations: counter('vault_operations_total', 'Secrets opened and sealed, and keys got to seal with.', [
       'operation',
       'outcome',

@@ -9,6 +9,8 @@ export interface Sources {
   load(): RefreshLoad;
   cachedKeys(): number;
   postponed(): number;
+  /** Events about reads that wait to be stored. */
+  unrecordedReads(): number;
   pool(): PoolFigures | null;
   webSockets(): number;
   notReady(): Promise<readonly NotReadyReason[]>;
@@ -37,6 +39,7 @@ export function createSampler(meters: Meters, sources: Sources): () => Promise<v
     meters.appsPaused.set(pausedApps);
     meters.vaultCachedKeys.set(sources.cachedKeys());
     meters.spoolPostponed.set(sources.postponed());
+    meters.auditUnrecorded.set(sources.unrecordedReads());
     meters.webSockets.set(sources.webSockets());
     const pool = sources.pool();
     if (pool === null) return;

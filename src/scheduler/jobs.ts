@@ -1,3 +1,5 @@
+import { actingAs, bySystem } from '../domain/audit.js';
+import { pruneAudit } from '../domain/audit-retention.js';
 import type { CredentialDeps } from '../domain/credential.js';
 import { watchClock } from '../domain/clock-offset.js';
 import { purgeMeetings, reconcileMeetings } from '../domain/meeting-reconciliation.js';
@@ -31,8 +33,13 @@ const every = (intervalMs: number, name: string, run: () => Promise<void>): Job 
  */
 export function createJobs(
   deps: JobDeps,
-  { schedules, concurrency }: { schedules: boolean; concurrency: number },
+  {
+    schedules,
+    concurrency,
+    auditRetentionDays,
+  }: { schedules: boolean; concurrency: number; auditRetentionDays: number },
 ): Job[] {
+  const as = (job: string) => ({ ...deps, db: actingAs(deps.db, { principal: bySystem(job) }) });
   const replaySpool = every(60_000, 'replay-spool', () => deps.refresher.replay());
   const own = [
     replaySpool,
@@ -44,14 +51,15 @@ export function createJobs(
   return [
     ...own,
     { name: 'refresh-due', intervalMs: 1_000, run: () => deps.refresher.refreshDue(concurrency) },
-    { name: 'probe-due', intervalMs: 1_000, run: () => probeDue(deps) },
+    { name: 'probe-due', intervalMs: 1_000, run: () => probeDue(as('probe-due')) },
     { name: 'reconcile-meetings', intervalMs: 1_000, run: () => reconcileMeetings(deps) },
     every(600_000, 'purge-meetings', () => purgeMeetings(deps)),
     every(30_000, 'watch-lag', () => watchLag(deps)),
-    { name: 'end-requested', intervalMs: 1_000, run: () => endRequested(deps) },
+    { name: 'end-requested', intervalMs: 1_000, run: () => endRequested(as('end-requested')) },
+    every(600_000, 'prune-audit', () => pruneAudit(as('prune-audit'), auditRetentionDays)),
     every(1_000, 'revoke-pending', () => revokePending(deps)),
-    every(5_000, 'delete-tenants', () => finishDeletions(deps)),
-    { name: 'tend-keys', intervalMs: 5_000, run: () => tendKeys(deps) },
+    every(5_000, 'delete-tenants', () => finishDeletions(as('delete-tenants'))),
+    { name: 'tend-keys', intervalMs: 5_000, run: () => tendKeys(as('tend-keys')) },
     { name: 'rewrap-keys', intervalMs: 30_000, run: () => rewrapKeys(deps) },
     every(600_000, 'purge-expired', () => purgeExpired(deps)),
   ];

@@ -4,6 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll } from 'vitest';
 import { systemClock } from '../../src/clock.js';
+import { withAudit } from '../../src/domain/audit.js';
+import { createAuditTrail } from '../../src/domain/audit-trail.js';
 import type { Deps } from '../../src/domain/deps.js';
 import { createSpoolCipher } from '../../src/domain/renewal.js';
 import { createRefresher, type Refresher } from '../../src/domain/refresh.js';
@@ -49,7 +51,7 @@ export async function startWorkshop(settings: Partial<Deps['settings']> = {}): P
     clients.push(zoom);
     const vault = createVault({ rootKeys: createLocalRootKeys(parseRootKeys(rootKey, { production: true })) });
     return {
-      db: server.db,
+      db: withAudit(server.db, createAuditTrail({ vault })),
       vault,
       zoom,
       feed,

@@ -1,0 +1,165 @@
+import { unwrapError } from '@pothos/plugin-errors';
+import { getNamedType, type GraphQLField, type GraphQLSchema, isObjectType } from 'graphql';
+import sql from 'sql-template-tag';
+import { actingAs, type AuditedOperation, auditPrincipalOf } from '../domain/audit.js';
+import type { CredentialRead } from '../domain/audit-read-log.js';
+import { decodeGlobalId } from './builder.js';
+import type { Context } from './context.js';
+import { isUuid } from './node.js';
+
+interface MutationRule {
+  action: string;
+  /** What it does is done by parts that work for all callers together: its event is committed before. */
+  before?: true;
+}
+
+/** What each mutation is called in the audit trail. A mutation without an entry keeps the server from starting. */
+export const AUDITED_MUTATIONS: Readonly<Record<string, MutationRule>> = {
+  createTenant: { action: 'tenant.created' },
+  updateTenant: { action: 'tenant.updated' },
+  deleteTenant: { action: 'tenant.deletion_requested' },
+  rotateTenantKey: { action: 'tenant_key.rotated' },
+  registerProviderApp: { action: 'provider_app.registered' },
+  updateProviderApp: { action: 'provider_app.updated' },
+  removeProviderApp: { action: 'provider_app.removed' },
+  beginInstallation: { action: 'authorization.begun' },
+  beginAuthorization: { action: 'authorization.begun' },
+  completeAuthorization: { action: 'authorization.code_redeemed' },
+  connectServerToServer: { action: 'grant.connected' },
+  importGrant: { action: 'grant.imported' },
+  revokeInstallation: { action: 'grant.revoked' },
+  revokeUserConnection: { action: 'grant.revoked' },
+  revokeGrants: { action: 'revocation.requested' },
+  createSignedUrl: { action: 'signed_url.created' },
+  revokeSignedUrls: { action: 'signed_urls.revoked' },
+  refreshGrant: { action: 'grant.refresh_requested', before: true },
+  checkGrant: { action: 'grant.check_requested', before: true },
+  createServerKey: { action: 'key.created' },
+  revokeServerKey: { action: 'key.revoked' },
+  createFrontendSession: { action: 'frontend_session.created' },
+  revokeFrontendSession: { action: 'frontend_session.revoked' },
+};
+
+/** Queries that hand out a token, and what each is called. One that answers a Secret and has no entry is not served. */
+const AUDITED_READS: Readonly<Record<string, CredentialRead['action']>> = {
+  credential: 'credential.read',
+  localRecordingToken: 'provider_token.minted',
+  zakToken: 'provider_token.minted',
+  onBehalfOfToken: 'provider_token.minted',
+};
+
+type About = AuditedOperation['about'];
+
+const textOf = (value: unknown): string | null => (typeof value === 'string' && !value.includes('\0') ? value : null);
+
+/**
+ * What an operation is about, by its arguments, before it begins: what it removes cannot be looked up any more later.
+ * Whoever is restricted to a tenant leaves their events there, also where they ask for what they do not reach.
+ */
+async function aboutOf(ctx: Context, args: Record<string, unknown>): Promise<About> {
+  const input = (args['input'] ?? {}) as Record<string, unknown>;
+  const { typename, id } = decodeGlobalId(textOf(input['id'] ?? input['grantId'] ?? input['appId']) ?? '');
+  const rowId = isUuid(id) ? id : null;
+  const isGrant = rowId !== null && (typename === 'Installation' || typename === 'UserConnection');
+  const about = { grantId: isGrant ? rowId : null, subject: rowId === null || isGrant ? null : `${typename}:${rowId}` };
+  if (ctx.principal.tenantId !== null) return { ...about, tenantId: ctx.principal.tenantId };
+  const externalId = textOf(input['tenantId']);
+  if (externalId === null && rowId === null) return { ...about, tenantId: null };
+  const [owner] = await ctx.db.query<{ tenantId: string }>(sql`
+    SELECT id AS "tenantId" FROM tenant WHERE external_id = ${externalId}
+    UNION ALL SELECT tenant_id FROM provider_grant WHERE id = ${rowId}::uuid
+    UNION ALL SELECT tenant_id FROM server_key WHERE id = ${rowId}::uuid AND tenant_id IS NOT NULL
+    UNION ALL SELECT tenant_id FROM frontend_session WHERE id = ${rowId}::uuid LIMIT 1`);
+  return { ...about, tenantId: owner?.tenantId ?? null };
+}
+
+/** Also one that the errors plugin has made the answer of a field: it is no instance of its class any more. */
+const isFailure = (result: unknown): result is Error =>
+  result instanceof Error ||
+  (typeof result === 'object' &&
+    result !== null &&
+    typeof (result as { [unwrapError]?: unknown })[unwrapError] === 'function');
+
+type Field = GraphQLField<unknown, Context, Record<string, unknown>>;
+
+/**
+ * Runs a mutation with a database whose first transaction records it. One that commits nothing, because it was refused or
+ * there was nothing to change, leaves its event in a transaction of its own.
+ */
+function auditMutation(field: Field, { action, before }: MutationRule): void {
+  const { resolve } = field;
+  if (resolve === undefined) throw new Error(`The field ${field.name} has no resolver.`);
+  field.resolve = async (parent, args, ctx, info) => {
+    const principal = auditPrincipalOf(ctx.principal, ctx.clientAddress);
+    const operation: AuditedOperation = { action, about: await aboutOf(ctx, args), recorded: false };
+    const db = actingAs(ctx.db, { principal, operation });
+    if (before) await db.transaction(async () => undefined);
+    const result: unknown = await resolve(parent, args, Object.assign(Object.create(ctx), { db }) as Context, info);
+    if (operation.recorded) return result;
+    if (isFailure(result)) operation.about = { ...operation.about, outcome: 'REFUSED', reason: result.name };
+    await db.transaction(async () => undefined);
+    return result;
+  };
+}
+
+/** Records the token that is about to be answered, and in strict mode waits for that. */
+function auditRead(field: Field, action: CredentialRead['action']): void {
+  const { resolve } = field;
+  if (resolve === undefined) throw new Error(`The field ${field.name} has no resolver.`);
+  field.resolve = async (parent, args, ctx, info) => {
+    const result: unknown = await resolve(parent, args, ctx, info);
+    if (isFailure(result)) return result;
+    const { tenantId, grantId, version = null } = result as Omit<CredentialRead, 'version'> & { version?: number };
+    const noted = ctx.reads.note({
+      action,
+      tenantId,
+      grantId,
+      version,
+      principal: auditPrincipalOf(ctx.principal, ctx.clientAddress),
+    });
+    if (noted !== undefined) await noted;
+    return result;
+  };
+}
+
+/** Whether an answer of the field may hold a secret. */
+function answersSecret(field: Field, schema: GraphQLSchema): boolean {
+  const named = getNamedType(field.type);
+  const types = 'getTypes' in named ? named.getTypes() : [named];
+  return types.some(
+    (type) =>
+      isObjectType(type) &&
+      Object.values(type.getFields()).some(({ type: part }) => getNamedType(part) === schema.getType('Secret')),
+  );
+}
+
+/** Mutations, and queries that hand out secrets, that nobody has thought about. */
+export function fieldsWithoutAudit(schema: GraphQLSchema): string[] {
+  const mutations = Object.keys(schema.getMutationType()?.getFields() ?? {});
+  const queries = Object.values(schema.getQueryType()?.getFields() ?? {}) as Field[];
+  return [
+    ...mutations.filter((name) => !Object.hasOwn(AUDITED_MUTATIONS, name)).map((name) => `Mutation.${name}`),
+    ...queries
+      .filter((field) => answersSecret(field, schema) && !Object.hasOwn(AUDITED_READS, field.name))
+      .map(({ name }) => `Query.${name}`),
+  ];
+}
+
+/**
+ * Puts the audit trail around every mutation and every query that hands out a token.
+ *
+ * @throws where one has no entry: what nobody has thought about is not served.
+ */
+export function audited(schema: GraphQLSchema): GraphQLSchema {
+  const without = fieldsWithoutAudit(schema);
+  if (without.length > 0) throw new Error(`No audit rule for ${without.join(', ')}.`);
+  const mutations = schema.getMutationType()?.getFields() ?? {};
+  const queries = schema.getQueryType()?.getFields() ?? {};
+  for (const [name, rule] of Object.entries(AUDITED_MUTATIONS)) {
+    if (mutations[name] !== undefined) auditMutation(mutations[name] as Field, rule);
+  }
+  for (const [name, action] of Object.entries(AUDITED_READS)) {
+    if (queries[name] !== undefined) auditRead(queries[name] as Field, action);
+  }
+  return schema;
+}
