@@ -9,10 +9,12 @@ import { openEmbedded } from './database/embedded.js';
 import { openPostgres } from './database/postgres.js';
 import { readDevelopmentAdminKey, readRootKeys } from './development.js';
 import { createCandidateReader } from './domain/credential-reader.js';
+import { createDeployment } from './domain/deployment.js';
 import type { Deps } from './domain/deps.js';
 import { createHealthEventLog } from './domain/health-event.js';
 import { createPrincipalDirectory } from './domain/principal-directory.js';
 import { createSpoolCipher } from './domain/renewal.js';
+import { holdProvider, holdRefresher } from './domain/quarantine.js';
 import { createRefresher } from './domain/refresh.js';
 import { createKeyUse } from './domain/server-key.js';
 import { createHealthEventStream } from './feed/event-stream.js';
@@ -138,16 +140,18 @@ async function start(
   await vault.verify(db);
   await vault.createTenantKey(db, null);
 
+  const deployment = createDeployment({ db, log, names: config, beforeLeaving: () => replayAll() });
+  await deployment.check();
+
   const sandbox = await startSandbox(config, log);
   if (sandbox !== null) cleanup.add(() => sandbox.close());
-  const zoom = instruments.zoom(
-    createZoom({
-      hosts: hostsOf(config, sandbox),
-      deadlineMs: config.providerDeadlineSeconds * 1_000,
-      connections: CONNECTIONS_FOR_READERS + config.refreshConcurrency,
-      clock,
-    }),
-  );
+  const provider = createZoom({
+    hosts: hostsOf(config, sandbox),
+    deadlineMs: config.providerDeadlineSeconds * 1_000,
+    connections: CONNECTIONS_FOR_READERS + config.refreshConcurrency,
+    clock,
+  });
+  const zoom = instruments.zoom(holdProvider(provider, deployment));
   cleanup.add(() => zoom.close());
   const feed = instruments.feed(createFeed({ clock, pollMs: config.eventPollMs }));
   const disk = config.spool
@@ -182,7 +186,9 @@ async function start(
       failuresBeforeDegraded: FAILURES_BEFORE_DEGRADED,
     },
   };
-  const refresher = createRefresher(deps);
+  const refreshes = createRefresher(deps);
+  const refresher = holdRefresher(refreshes, deployment);
+  const replayAll = () => refreshes.replay({ all: true });
   cleanup.add(() => refresher.drain());
   // Before anything is read or refreshed: what a crash has left here may be the only live tokens of their grants.
   await refresher.replay({ all: true });
@@ -195,7 +201,7 @@ async function start(
   cleanup.add(() => principals.close());
   const keyUse = createKeyUse(deps);
   cleanup.add(() => keyUse.record());
-  const readiness = createReadiness({ db, clock, vault });
+  const readiness = createReadiness({ db, clock, vault, isQuarantined: deployment.isQuarantined });
   const app = createApp({
     readiness,
     deps: { ...deps, refresher, healthEvents, candidates, renewals, principals },
@@ -211,7 +217,7 @@ async function start(
   });
 
   const jobs = createJobs(
-    { ...deps, refresher, candidates, renewals, keyUse },
+    { ...deps, refresher, candidates, renewals, keyUse, deployment },
     {
       schedules: config.role !== 'api',
       concurrency: config.refreshConcurrency,

@@ -4,7 +4,7 @@ import { LRUCache } from 'lru-cache';
 import pg from 'pg';
 import { PrismaClient } from '../generated/prisma/client.js';
 import type { Log } from '../log.js';
-import type { Database, Sql, SqlStatement } from './database.js';
+import type { Database, DatabaseIdentity, Sql, SqlStatement } from './database.js';
 import { applyMigrations } from './migrate.js';
 
 /** Any number: what matters is that every process asks for the same lock. */
@@ -113,11 +113,28 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
       }
     },
     pool: () => ({ open: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount, max: poolSize }),
+    identity: () => readIdentity(pool),
     close: async () => {
       await prisma.$disconnect();
       await pool.end();
     },
   };
+}
+
+const INSUFFICIENT_PRIVILEGE = '42501';
+
+async function readIdentity(pool: pg.Pool): Promise<DatabaseIdentity> {
+  const database = `SELECT oid::text FROM pg_database WHERE datname = current_database()`;
+  const result = await pool
+    .query<{ oid: string; system: string | null }>(
+      `SELECT (${database}) AS oid, system_identifier::text AS system FROM pg_control_system()`,
+    )
+    .catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== INSUFFICIENT_PRIVILEGE) throw error;
+      return pool.query<{ oid: string; system: string | null }>(`SELECT (${database}) AS oid, NULL AS system`);
+    });
+  const { oid = '', system = null } = result.rows[0] ?? {};
+  return { kind: 'postgres', systemIdentifier: system, oid };
 }
 
 async function runTransaction<T>(
