@@ -5,7 +5,7 @@ import type { Config } from '../config.js';
 import type { Sql, SqlStatement } from '../database/database.js';
 import { FolderLockedError, lockFolder } from '../database/folder-lock.js';
 import { migrationNames } from '../database/migrate.js';
-import { readIdentity } from '../database/postgres.js';
+import { readIdentity } from '../database/postgres-identity.js';
 import { deploymentNames, findMismatch, readDeployment } from '../domain/deployment.js';
 import type { RootKeyProvider } from '../vault/root-key.js';
 import { failed, type Finding, passed, warned } from './doctor-finding.js';

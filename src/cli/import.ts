@@ -1,5 +1,4 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { progress } from '@clack/prompts';
 import { type ImportLine, readImportFile } from './import-file.js';
 import { type ImportJournal, type LineOutcome, openImportJournal } from './import-journal.js';
 import { EXIT, type ExitCode, type Output } from './output.js';
@@ -58,7 +57,7 @@ async function importAll({ server, output, path, lines, journal, concurrency }: 
   const settled = (digest: string) => ['imported', 'refused'].includes(journal.last(digest)?.state ?? '');
   const open = lines.filter(({ digest }) => !settled(digest));
   const reports: LineReport[] = [];
-  const bar = startBar(output, lines.length, lines.length - open.length);
+  const bar = await startBar(output, lines.length, lines.length - open.length);
   const queue = open.values();
   const work = async () => {
     for (const line of queue) {
@@ -83,8 +82,9 @@ async function importAll({ server, output, path, lines, journal, concurrency }: 
 }
 
 /** Drawn where somebody watches. */
-function startBar(output: Output, max: number, done: number): { advance(): void; stop(): void } {
+async function startBar(output: Output, max: number, done: number): Promise<{ advance(): void; stop(): void }> {
   if (output.json || !process.stderr.isTTY) return { advance: () => undefined, stop: () => undefined };
+  const { progress } = await import('@clack/prompts');
   const bar = progress({ max, output: process.stderr });
   bar.start('importing connections');
   if (done > 0) bar.advance(done, `${done} done before`);

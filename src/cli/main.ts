@@ -2,15 +2,15 @@
 import { createRequire } from 'node:module';
 import { env } from 'node:process';
 import { CommanderError } from 'commander';
-import { explain } from '../explain.js';
 import { CliError, EXIT } from './output.js';
 import { createProgram } from './program.js';
 
 const { version } = createRequire(import.meta.url)('../../package.json') as { version: string };
 
 /** What is said of a failure; one that nobody can mend keeps its stack. */
-function say(error: unknown): string {
+async function say(error: unknown): Promise<string> {
   if (error instanceof CliError) return error.message;
+  const { explain } = await import('../explain.js');
   return explain(error) ?? (error instanceof Error ? (error.stack ?? error.message) : 'An unknown failure.');
 }
 
@@ -22,7 +22,7 @@ async function run(): Promise<number | undefined> {
   } catch (error) {
     // Commander has said what is wrong with the command line; help and version are no failure.
     if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.done : EXIT.usage;
-    process.stderr.write(`${say(error)}\n`);
+    process.stderr.write(`${await say(error)}\n`);
     return error instanceof CliError ? error.exitCode : EXIT.failed;
   }
 }

@@ -1,14 +1,23 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { readConfig } from '../config.js';
-import { adopt, type AdoptOptions } from './adopt.js';
-import { type ConvertOptions, convertNango } from './convert-nango.js';
-import { doctor } from './doctor.js';
-import { importFile, type ImportOptions } from './import.js';
-import { createKey, listKeys, type NewKey, revokeKey } from './keys.js';
+import type { AdoptOptions } from './adopt.js';
+import type { ConvertOptions } from './convert-nango.js';
+import type { ImportOptions } from './import.js';
+import type { NewKey } from './keys.js';
 import { createOutput, EXIT, type ExitCode, type Output } from './output.js';
-import { generateRootKey, rotateRoot, rotateSystem, rotateTenant } from './rotate.js';
 import { connectToServer, type Server } from './server.js';
-import { createTenant, deleteTenant, listTenants } from './tenants.js';
+
+// Commands load what they need when they run: most need no database, and are done before it would be loaded.
+const commands = {
+  adopt: () => import('./adopt.js'),
+  config: () => import('../config.js'),
+  convert: () => import('./convert-nango.js'),
+  doctor: () => import('./doctor.js'),
+  import: () => import('./import.js'),
+  keys: () => import('./keys.js'),
+  rotateHere: () => import('./rotate-here.js'),
+  rotateTenant: () => import('./rotate-tenant.js'),
+  tenants: () => import('./tenants.js'),
+};
 
 type Environment = Record<string, string | undefined>;
 
@@ -19,7 +28,7 @@ export interface ProgramOptions {
   end(code: ExitCode): void;
 }
 
-const collect = (value: string, former: string[]) => [...former, value];
+const collect = (value: string, former: string[] = []) => [...former, value];
 
 function wholeNumber(value: string): number {
   if (!/^[1-9]\d?$/.test(value)) throw new InvalidArgumentError('A whole number from 1 to 99.');
@@ -57,7 +66,7 @@ export function createProgram({ version, env, end }: ProgramOptions): Command {
   program
     .command('doctor')
     .description('check settings, root key, database, clock, public URL and webhooks, and tell what mends them')
-    .action(here((out) => doctor(env, out)));
+    .action(here(async (out) => (await commands.doctor()).doctor(env, out)));
   addKeys(program, there);
   addTenants(program, there);
   program
@@ -66,17 +75,25 @@ export function createProgram({ version, env, end }: ProgramOptions): Command {
     .description('import connections from another system; run again to go on')
     .option('--dry-run', 'check the file, tenants and apps, and import nothing')
     .option('--concurrency <n>', 'imports at a time', wholeNumber, 4)
-    .action(there<[string, ImportOptions]>((server, out, file, options) => importFile(server, out, file, options)));
+    .action(
+      there<[string, ImportOptions]>(async (server, out, file, options) =>
+        (await commands.import()).importFile(server, out, file, options),
+      ),
+    );
   program
     .command('convert')
     .addArgument(program.createArgument('<system>', 'whose export it is').choices(['nango']))
     .argument('<file>', 'connections as the API of that system answers them')
     .description('make an import file of the export of another system')
     .requiredOption('--output <file>', 'the import file to make')
-    .requiredOption('--app <integration=appId>', 'our app for an integration; repeat for several', collect, [])
+    .requiredOption('--app <integration=appId>', 'our app for an integration; repeat for several', collect)
     .option('--installation <integration>', 'its connections are installations; repeat for several', collect, [])
     .option('--tenant <id>', 'tenant of connections that name no organisation')
-    .action(here<[string, string, ConvertOptions]>((out, _system, file, options) => convertNango(out, file, options)));
+    .action(
+      here<[string, string, ConvertOptions]>(async (out, _system, file, options) =>
+        (await commands.convert()).convertNango(out, file, options),
+      ),
+    );
   addRotate(program, { here, there, env });
   program
     .command('adopt')
@@ -84,7 +101,12 @@ export function createProgram({ version, env, end }: ProgramOptions): Command {
     .option('--restored', 'also where nothing shows that it was restored, as after a snapshot')
     .option('--force', 'also while another deployment shows signs of life')
     .addOption(new Option('--release', 'let refreshes go on that were held after a restore').conflicts(['restored']))
-    .action(here<[AdoptOptions]>((out, options) => adopt(readConfig(env), out, options)));
+    .action(
+      here<[AdoptOptions]>(async (out, options) => {
+        const { readConfig } = await commands.config();
+        return (await commands.adopt()).adopt(readConfig(env), out, options);
+      }),
+    );
   return program;
 }
 
@@ -101,19 +123,19 @@ function addKeys(program: Command, there: There): void {
     .command('create')
     .description('make a server key, which is printed this once')
     .requiredOption('--name <name>', 'a name to show')
-    .requiredOption('--permission <permission>', 'what it may do; repeat for several', collect, [])
+    .requiredOption('--permission <permission>', 'what it may do; repeat for several', collect)
     .option('--tenant <id>', 'the only tenant that it reaches')
     .option('--expires <time>', 'until when it is good, such as 2027-01-31T00:00:00Z')
-    .action(there<[NewKey]>((server, out, options) => createKey(server, out, options)));
+    .action(there<[NewKey]>(async (server, out, options) => (await commands.keys()).createKey(server, out, options)));
   keys
     .command('list')
     .description('list server keys')
-    .action(there((server, out) => listKeys(server, out)));
+    .action(there(async (server, out) => (await commands.keys()).listKeys(server, out)));
   keys
     .command('revoke')
     .argument('<id>')
     .description('end a server key at once')
-    .action(there<[string]>((server, out, id) => revokeKey(server, out, id)));
+    .action(there<[string]>(async (server, out, id) => (await commands.keys()).revokeKey(server, out, id)));
 }
 
 function addTenants(program: Command, there: There): void {
@@ -121,7 +143,7 @@ function addTenants(program: Command, there: There): void {
   tenants
     .command('list')
     .description('list tenants')
-    .action(there((server, out) => listTenants(server, out)));
+    .action(there(async (server, out) => (await commands.tenants()).listTenants(server, out)));
   tenants
     .command('create')
     .argument('<id>', 'your own identifier')
@@ -129,8 +151,8 @@ function addTenants(program: Command, there: There): void {
     .option('--name <name>', 'a name to show')
     .option('--origin <origin>', 'where connect flows may return to; repeat for several', collect, [])
     .action(
-      there<[string, { name?: string; origin: string[] }]>((server, out, id, options) =>
-        createTenant(server, out, id, options),
+      there<[string, { name?: string; origin: string[] }]>(async (server, out, id, options) =>
+        (await commands.tenants()).createTenant(server, out, id, options),
       ),
     );
   tenants
@@ -139,7 +161,9 @@ function addTenants(program: Command, there: There): void {
     .description('end the connections of a tenant and destroy its keys')
     .option('--confirm <id>', 'the identifier once more, where nobody can be asked')
     .action(
-      there<[string, { confirm?: string }]>((server, out, id, options) => deleteTenant(server, out, id, options)),
+      there<[string, { confirm?: string }]>(async (server, out, id, options) =>
+        (await commands.tenants()).deleteTenant(server, out, id, options),
+      ),
     );
 }
 
@@ -149,18 +173,26 @@ function addRotate(program: Command, { here, there, env }: { here: Here; there: 
     .command('tenant')
     .argument('<id>', 'your own identifier')
     .description('give a tenant a new version of its key')
-    .action(there<[string]>((server, out, id) => rotateTenant(server, out, id)));
+    .action(there<[string]>(async (server, out, id) => (await commands.rotateTenant()).rotateTenant(server, out, id)));
   rotate
     .command('system')
     .description('give the system a new version of its key; asks the database itself')
-    .action(here((out) => rotateSystem(readConfig(env), out)));
+    .action(
+      here(async (out) => {
+        const { readConfig } = await commands.config();
+        return (await commands.rotateHere()).rotateSystem(readConfig(env), out);
+      }),
+    );
   rotate
     .command('root')
     .description('wrap every key with the newest of the given root keys; asks the database itself')
     .option('--generate', 'print a new root key instead')
     .action(
-      here<[{ generate?: boolean }]>((out, { generate }) =>
-        generate === true ? generateRootKey(out) : rotateRoot(readConfig(env), out),
-      ),
+      here<[{ generate?: boolean }]>(async (out, { generate }) => {
+        const { generateRootKey, rotateRoot } = await commands.rotateHere();
+        if (generate === true) return generateRootKey(out);
+        const { readConfig } = await commands.config();
+        return rotateRoot(readConfig(env), out);
+      }),
     );
 }

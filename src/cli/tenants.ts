@@ -1,4 +1,3 @@
-import { isCancel, text } from '@clack/prompts';
 import { CliError, EXIT, type Output, table } from './output.js';
 import { readAll, type Server, succeeded } from './server.js';
 
@@ -76,6 +75,7 @@ export async function deleteTenant(
 async function askToRepeat(tenantId: string): Promise<string | undefined> {
   if (!process.stdin.isTTY) return undefined;
   const message = `This ends every connection of ${tenantId} and destroys its keys. Type its identifier to go on:`;
+  const { isCancel, text } = await import('@clack/prompts');
   const answer = await text({ message, output: process.stderr });
   return isCancel(answer) ? undefined : answer;
 }

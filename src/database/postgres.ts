@@ -4,8 +4,9 @@ import { LRUCache } from 'lru-cache';
 import pg from 'pg';
 import { PrismaClient } from '../generated/prisma/client.js';
 import type { Log } from '../log.js';
-import type { Database, DatabaseIdentity, Sql, SqlStatement } from './database.js';
+import type { Database, Sql, SqlStatement } from './database.js';
 import { applyMigrations } from './migrate.js';
+import { readIdentity } from './postgres-identity.js';
 
 /** Any number: what matters is that every process asks for the same lock. */
 const MIGRATION_LOCK = 7_203_411;
@@ -119,24 +120,6 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
       await pool.end();
     },
   };
-}
-
-const INSUFFICIENT_PRIVILEGE = '42501';
-
-/** By a statement or two; no rights beyond those of every role. */
-export async function readIdentity(pool: pg.Pool | pg.Client): Promise<DatabaseIdentity> {
-  const database = `SELECT oid::text FROM pg_database WHERE datname = current_database()`;
-  const client: pg.ClientBase = pool as pg.Client;
-  const result = await client
-    .query<{ oid: string; system: string | null }>(
-      `SELECT (${database}) AS oid, system_identifier::text AS system FROM pg_control_system()`,
-    )
-    .catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== INSUFFICIENT_PRIVILEGE) throw error;
-      return client.query<{ oid: string; system: string | null }>(`SELECT (${database}) AS oid, NULL AS system`);
-    });
-  const { oid = '', system = null } = result.rows[0] ?? {};
-  return { kind: 'postgres', systemIdentifier: system, oid };
 }
 
 async function runTransaction<T>(

@@ -4,23 +4,6 @@ import { rotateSystemKey } from '../domain/tenant-key.js';
 import { createLog } from '../log.js';
 import { withVault } from './installation.js';
 import { CliError, type Output } from './output.js';
-import { type Server, succeeded } from './server.js';
-
-interface TenantKey {
-  version: number;
-  createdAt: string;
-  pendingReseal: number;
-}
-
-export async function rotateTenant(server: Server, output: Output, tenantId: string): Promise<void> {
-  const selection = 'tenantKey { version createdAt pendingReseal }';
-  const outcome = await server.mutate<{ tenantKey: TenantKey }>('rotateTenantKey', { tenantId }, selection);
-  const { tenantKey } = succeeded(outcome);
-  output.result(
-    { tenantId, ...tenantKey },
-    () => `version ${tenantKey.version} seals from now on; ${tenantKey.pendingReseal} secrets are being sealed anew`,
-  );
-}
 
 export async function rotateSystem(config: Config, output: Output): Promise<void> {
   await withVault(config, ({ db, vault }) => rotateSystemKey({ db, vault, log: createLog('silent') }));
