@@ -24,7 +24,7 @@ async function examine(env: Record<string, string | undefined>): Promise<Finding
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
     return error.problems.map((problem) =>
-      failed('settings', problem, 'Set it as the message says; see docs/operations.md.'),
+      failed('settings', problem, 'Set it as the message says; README.md lists the settings.'),
     );
   }
   const mode = config.production

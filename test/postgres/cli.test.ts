@@ -78,7 +78,7 @@ const elsewhere = (change: (url: URL) => void) => {
 };
 
 test.each<[string, Record<string, string>, string, string]>([
-  ['a setting is wrong', { PORT: 'high' }, 'settings', 'docs/operations.md'],
+  ['a setting is wrong', { PORT: 'high' }, 'settings', 'README.md'],
   ['a root key is none', { LATCHKEY_ROOT_KEY: 'short' }, 'root key', 'rotate root --generate'],
   ['the root key is another', { LATCHKEY_ROOT_KEY: newKey }, 'root key', 'Give the root key of fingerprint'],
   ['no database answers', { DATABASE_URL: elsewhere((url) => (url.port = '1')) }, 'database', 'Start PostgreSQL'],

@@ -62,7 +62,15 @@ const REVOKE = `mutation ($input: RevokeGrantInput!) { revokeGrant(input: $input
 const IMPORT = `mutation ($input: ImportGrantInput!) { importGrant(input: $input) { __typename } }`;
 
 test('a clone beside production asks nothing of the provider until it is adopted, and production goes on', async () => {
-  const production = await startTestServer({ LATCHKEY_ROOT_KEY: SHARED_ROOT_KEY });
+  const production = await startTestServer({
+    LATCHKEY_ROOT_KEY: SHARED_ROOT_KEY,
+    LATCHKEY_DEPLOYMENT_ID: 'production',
+  });
+  const stranger = await startSecondServer(production.db, { LATCHKEY_DEPLOYMENT_ID: 'staging' });
+  expect(await readyz(stranger)).toEqual({ ready: false, quarantined: true });
+  const staging = { deploymentId: 'staging', publicUrl: null };
+  await expect(adoptDatabase(production.db, staging)).rejects.toThrow(DeploymentAliveError);
+  expect(await readyz(production)).toEqual({ ready: true });
   const app = await registerApp(production, 'USER_MANAGED');
   const [valid, expired, revoked] = [
     await connectUser(production, { app }),
@@ -138,6 +146,9 @@ test('restored and adopted, one refresh goes first; of an app whose first one wo
   expect(await read(restored, fresh)).toMatchObject({ __typename: 'Credential' });
   expect(await readyz(restored)).toEqual({ ready: true });
   expect(await adoptDatabase(restored.db, NO_NAMES)).toMatchObject({ adopted: false });
+  // A snapshot that took its origin's place bears no mark of it; the operator knows.
+  const told = await adoptDatabase(restored.db, NO_NAMES, { restored: true, force: true });
+  expect(told).toMatchObject({ adopted: true, mismatch: null, canaries: 1 });
   await restored.close();
 });
 
