@@ -1,7 +1,16 @@
 // Brings a clone to where it can run: packages, generated code and, with --build, the compiled server. It uses nothing
 // but Node's own modules, and costs a few milliseconds when there is nothing to do.
 import { createHash } from 'node:crypto';
-import { existsSync, readFileSync, readdirSync, realpathSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  readFileSync,
+  readdirSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { withLock } from './lock.mjs';
@@ -100,6 +109,7 @@ async function build(runTool) {
   const fresh = `.dist-${process.pid}`;
   const result = await runTool(`tsc -p tsconfig.build.json --outDir ${fresh}`);
   if (result.ok) {
+    chmodSync(at(`${fresh}/cli/main.js`), 0o755);
     rmSync(at('dist'), { recursive: true, force: true });
     renameSync(at(fresh), at('dist'));
   }

@@ -50,8 +50,10 @@ export function createApp({ deps, authenticate, readiness, development, api }: A
   let draining = false;
 
   const ready: Handler = async (_req, res) => {
-    const isReady = (await readiness.reasons()).length === 0;
-    respondJson(res, isReady ? 200 : 503, { ready: isReady });
+    const reasons = await readiness.reasons();
+    const isReady = reasons.length === 0;
+    const quarantine = reasons.includes('quarantined') ? { quarantined: true } : {};
+    respondJson(res, isReady ? 200 : 503, { ready: isReady, ...quarantine });
   };
 
   /** What serves a path, or all paths of one more segment where it ends with a slash. */

@@ -21,6 +21,8 @@ export interface Config {
   /** Null: made once in development. */
   adminKey: Secret | null;
   role: 'all' | 'api' | 'worker';
+  /** Name of the deployment that the database belongs to; null: told by the public URL and the database alone. */
+  deploymentId: string | null;
   /** Where figures for Prometheus are served; null: nowhere. */
   metrics: { host: string; port: number } | null;
   /** How long `/readyz` says no before the listener closes, so that proxies have noticed. */
@@ -136,6 +138,10 @@ const Settings = z.object({
     .regex(/^\S+$/, 'must not contain white space')
     .optional(),
   LATCHKEY_ROLE: z.enum(['all', 'api', 'worker'], 'must be all, api or worker').default('all'),
+  LATCHKEY_DEPLOYMENT_ID: z
+    .string()
+    .regex(/^[A-Za-z0-9._:/-]{1,200}$/, 'must have 1 to 200 letters, digits or . _ : / -')
+    .optional(),
   LATCHKEY_METRICS_HOST: z.string().min(1).default('127.0.0.1'),
   LATCHKEY_METRICS_PORT: number(0, 65_535).optional(),
   LATCHKEY_DRAIN_SECONDS: whole(0, 60, 0),
@@ -228,6 +234,7 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     rootKeyFile: settings.LATCHKEY_ROOT_KEY_FILE ?? null,
     adminKey: settings.LATCHKEY_ADMIN_KEY === undefined ? null : new Secret(settings.LATCHKEY_ADMIN_KEY),
     role: settings.LATCHKEY_ROLE,
+    deploymentId: settings.LATCHKEY_DEPLOYMENT_ID ?? null,
     metrics:
       settings.LATCHKEY_METRICS_PORT === undefined
         ? null

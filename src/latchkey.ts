@@ -13,10 +13,12 @@ import { createAuditKey } from './domain/audit-key.js';
 import { createReadLog } from './domain/audit-read-log.js';
 import { createAuditTrail } from './domain/audit-trail.js';
 import { createCandidateReader } from './domain/credential-reader.js';
+import { createDeployment } from './domain/deployment.js';
 import type { Deps } from './domain/deps.js';
 import { createHealthEventLog } from './domain/health-event.js';
 import { createPrincipalDirectory } from './domain/principal-directory.js';
 import { createSpoolCipher } from './domain/renewal.js';
+import { holdProvider, holdRefresher } from './domain/quarantine.js';
 import { createRefresher } from './domain/refresh.js';
 import { createKeyUse } from './domain/server-key.js';
 import { createHealthEventStream } from './feed/event-stream.js';
@@ -145,16 +147,18 @@ async function start(
   await vault.createTenantKey(db, null);
   await createAuditKey(vault, db);
 
+  const deployment = createDeployment({ db, log, names: config, beforeLeaving: () => replayAll() });
+  await deployment.check();
+
   const sandbox = await startSandbox(config, log);
   if (sandbox !== null) cleanup.add(() => sandbox.close());
-  const zoom = instruments.zoom(
-    createZoom({
-      hosts: hostsOf(config, sandbox),
-      deadlineMs: config.providerDeadlineSeconds * 1_000,
-      connections: CONNECTIONS_FOR_READERS + config.refreshConcurrency,
-      clock,
-    }),
-  );
+  const provider = createZoom({
+    hosts: hostsOf(config, sandbox),
+    deadlineMs: config.providerDeadlineSeconds * 1_000,
+    connections: CONNECTIONS_FOR_READERS + config.refreshConcurrency,
+    clock,
+  });
+  const zoom = instruments.zoom(holdProvider(provider, deployment));
   cleanup.add(() => zoom.close());
   const feed = instruments.feed(createFeed({ clock, pollMs: config.eventPollMs }));
   const disk = config.spool
@@ -191,7 +195,9 @@ async function start(
   };
   const reads = createReadLog({ db, trail, clock, log, mode: config.auditMode, maxPending: config.auditBuffer });
   cleanup.add(() => reads.close());
-  const refresher = createRefresher(deps);
+  const refreshes = createRefresher(deps);
+  const refresher = holdRefresher(refreshes, deployment);
+  const replayAll = () => refreshes.replay({ all: true });
   cleanup.add(() => refresher.drain());
   // Before anything is read or refreshed: what a crash has left here may be the only live tokens of their grants.
   await refresher.replay({ all: true });
@@ -204,7 +210,7 @@ async function start(
   cleanup.add(() => principals.close());
   const keyUse = createKeyUse(deps);
   cleanup.add(() => keyUse.record());
-  const readiness = createReadiness({ db, clock, vault });
+  const readiness = createReadiness({ db, clock, vault, isQuarantined: deployment.isQuarantined });
   const app = createApp({
     readiness,
     deps: { ...deps, refresher, healthEvents, candidates, renewals, principals, reads },
@@ -220,7 +226,7 @@ async function start(
   });
 
   const jobs = createJobs(
-    { ...deps, refresher, candidates, renewals, keyUse },
+    { ...deps, refresher, candidates, renewals, keyUse, deployment },
     {
       schedules: config.role !== 'api',
       concurrency: config.refreshConcurrency,

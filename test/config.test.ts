@@ -35,6 +35,7 @@ test('without any setting it is a development server with a sandbox and document
     rootKeyFile: null,
     adminKey: null,
     role: 'all',
+    deploymentId: null,
     metrics: null,
     drainSeconds: 0,
     logLevel: 'warn',

@@ -24,7 +24,7 @@ const aheadBy = (seconds: number): Clock => ({
 });
 
 const reasons = (given: Partial<Parameters<typeof createReadiness>[0]> = {}) =>
-  createReadiness({ db, vault, clock: systemClock, ...given }).reasons();
+  createReadiness({ db, vault, clock: systemClock, isQuarantined: () => false, ...given }).reasons();
 
 test('a process is ready whose database can be written and has its migrations and root key', async () => {
   expect(await reasons()).toEqual([]);
@@ -66,7 +66,7 @@ test('a process is not ready whose clock is more than 30 s from the clock of the
 });
 
 test('a process that ends is not ready, whatever its database says', async () => {
-  const readiness = createReadiness({ db, vault, clock: systemClock });
+  const readiness = createReadiness({ db, vault, clock: systemClock, isQuarantined: () => false });
   readiness.drain();
   expect(await readiness.reasons()).toEqual(['draining']);
 });
@@ -77,7 +77,7 @@ test('those who ask at the same time share one look at the database', async () =
     asked += 1;
     return db.query(statement);
   };
-  const readiness = createReadiness({ db: { ...db, query }, vault, clock: systemClock });
+  const readiness = createReadiness({ db: { ...db, query }, vault, clock: systemClock, isQuarantined: () => false });
   await readiness.reasons();
   const alone = asked;
   await Promise.all(Array.from({ length: 50 }, () => readiness.reasons()));

@@ -6,6 +6,7 @@ const everywhere = process.env['CI'] === 'true' ? ['test/*.test.ts'] : [];
 /** Tests that open no database, or the embedded one whatever the project: once is enough. */
 const withoutDatabase = [
   'config',
+  'deployment',
   'folder-lock',
   'health',
   'health-facts',

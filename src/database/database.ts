@@ -30,8 +30,24 @@ export interface Database extends Sql {
   transaction<T>(run: (tx: Sql) => Promise<T>): Promise<T>;
   /** Connections of this process; null where there is no pool. */
   pool(): PoolFigures | null;
+  /** What tells this database from a copy of it, as it is now; null where nothing does, as in memory. */
+  identity(): Promise<DatabaseIdentity | null>;
   close(): Promise<void>;
 }
+
+/**
+ * Stays as it is when the server restarts, fails over to a replica, or its files are moved; a dump that was restored, and
+ * a copied folder, have another.
+ */
+export type DatabaseIdentity =
+  | {
+      kind: 'postgres';
+      /** Of the cluster, the same on replicas and on copies of its files; null where it may not be read. */
+      systemIdentifier: string | null;
+      /** Of the database within the cluster. */
+      oid: string;
+    }
+  | { kind: 'embedded'; path: string; inode: string };
 
 export interface PoolFigures {
   open: number;

@@ -1,7 +1,8 @@
+import { realpath, stat } from 'node:fs/promises';
 import { PGlite } from '@electric-sql/pglite';
 import { PrismaPGlite } from 'pglite-prisma-adapter';
 import { PrismaClient } from '../generated/prisma/client.js';
-import type { Database, Sql, SqlStatement } from './database.js';
+import type { Database, DatabaseIdentity, Sql, SqlStatement } from './database.js';
 import { lockFolder } from './folder-lock.js';
 import { applyMigrations } from './migrate.js';
 
@@ -17,7 +18,13 @@ function runWith(client: Pick<PGlite, 'query'>): Sql {
   };
 }
 
-async function wrap(pglite: PGlite, release: () => Promise<void>): Promise<Database> {
+/** A folder keeps its number when it is moved, and its place when a file system numbers its files anew. */
+export async function readFolderIdentity(path: string): Promise<DatabaseIdentity> {
+  const [{ ino }, real] = await Promise.all([stat(path, { bigint: true }), realpath(path)]);
+  return { kind: 'embedded', path: real, inode: String(ino) };
+}
+
+async function wrap(pglite: PGlite, identity: Database['identity'], release: () => Promise<void>): Promise<Database> {
   const adapter = new PrismaPGlite(pglite);
   await applyMigrations(adapter);
   const prisma = new PrismaClient({ adapter });
@@ -27,6 +34,7 @@ async function wrap(pglite: PGlite, release: () => Promise<void>): Promise<Datab
     query: runWith(pglite).query,
     transaction: (run) => pglite.transaction((tx) => run(runWith(tx as unknown as PGlite))),
     pool: () => null,
+    identity,
     close: async () => {
       await prisma.$disconnect();
       if (!pglite.closed) await pglite.close();
@@ -46,7 +54,10 @@ async function wrap(pglite: PGlite, release: () => Promise<void>): Promise<Datab
 export async function openEmbedded(folder: string): Promise<Database> {
   const lock = await lockFolder(folder);
   try {
-    return await wrap(await PGlite.create(`${folder}/database`), lock.release);
+    const path = `${folder}/database`;
+    const pglite = await PGlite.create(path);
+    const identity = await readFolderIdentity(path);
+    return await wrap(pglite, async () => identity, lock.release);
   } catch (error) {
     await lock.release();
     throw error;
@@ -56,5 +67,9 @@ export async function openEmbedded(folder: string): Promise<Database> {
 /** Opens an embedded database in memory: gone when closed. Holds what `dump` (from `dumpDataDir`) had, if given. */
 export async function openInMemory(dump?: Blob): Promise<Database> {
   const pglite = await PGlite.create(dump === undefined ? {} : { loadDataDir: dump });
-  return wrap(pglite, async () => undefined);
+  return wrap(
+    pglite,
+    async () => null,
+    async () => undefined,
+  );
 }

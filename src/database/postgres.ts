@@ -6,6 +6,7 @@ import { PrismaClient } from '../generated/prisma/client.js';
 import type { Log } from '../log.js';
 import type { Database, Sql, SqlStatement } from './database.js';
 import { applyMigrations } from './migrate.js';
+import { readIdentity } from './postgres-identity.js';
 
 /** Any number: what matters is that every process asks for the same lock. */
 const MIGRATION_LOCK = 7_203_411;
@@ -113,6 +114,7 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
       }
     },
     pool: () => ({ open: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount, max: poolSize }),
+    identity: () => readIdentity(pool),
     close: async () => {
       await prisma.$disconnect();
       await pool.end();

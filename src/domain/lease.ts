@@ -51,6 +51,10 @@ export const databaseNow = (lease: Pick<Lease, 'takenAt' | 'heardAtMs'>): Date =
 /** Tokens of a grant that ended are not refreshed, but for the one that is on trial. */
 const IS_WANTED = sql`(g.health_status IN ('HEALTHY', 'DEGRADED') OR c.on_trial)`;
 
+/** After a restore an app's refreshes wait for the one that goes first. */
+const IS_FREE = sql`NOT EXISTS (
+  SELECT 1 FROM refresh_canary k WHERE k.app_id = a.id AND k.grant_id IS DISTINCT FROM c.grant_id)`;
+
 /**
  * Takes leases in one statement, committed before the provider is called.
  *
@@ -65,6 +69,7 @@ async function takeLeases(tx: Sql, { leaseSeconds, doubtSeconds }: DomainSetting
       refresh_state = CASE WHEN c.refresh_state = 'IDLE' THEN 'REFRESHING' ELSE 'IN_DOUBT' END::"RefreshState"
     FROM candidate, provider_grant g, provider_app a
     WHERE c.grant_id = candidate.grant_id AND g.id = c.grant_id AND a.id = g.app_id AND ${IS_WANTED}
+      AND ${IS_FREE}
       AND (c.refresh_state = 'IDLE' OR c.lease_until + make_interval(secs => ${doubtSeconds}) < now())
     RETURNING c.grant_id AS "grantId", g.tenant_id AS "tenantId", c.fence, c.version,
       c.sealed_refresh_token AS "sealedRefreshToken",
@@ -176,7 +181,8 @@ async function takeTurns(tx: Sql, settings: DomainSettings, room: Room): Promise
       ELSE least(${room.limit}, floor(1e-6 + ${settings.refreshesPerSecond}::float8 * extract(epoch FROM
         now() - (${pacedFrom(settings)}))))::int END AS quota
     FROM refresh_pace p JOIN provider_app a ON a.id = p.app_id
-    WHERE p.paced_until < now() AND p.app_id <> ALL(${room.pausedApps}::uuid[])
+    WHERE p.paced_until < now() AND NOT EXISTS (SELECT 1 FROM refresh_canary k WHERE k.app_id = p.app_id)
+      AND p.app_id <> ALL(${room.pausedApps}::uuid[])
       AND (a.incident_reason IS NULL OR a.incident_retry_at <= now())
       AND (a.incident_reason IS NOT NULL OR now() >= (
         SELECT next_refresh_at FROM credential WHERE app_id = p.app_id AND next_refresh_at IS NOT NULL

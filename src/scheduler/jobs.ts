@@ -9,11 +9,13 @@ import { purgeExpired } from '../domain/retention.js';
 import { revokePending } from '../domain/revocation.js';
 import type { KeyUse } from '../domain/server-key.js';
 import { endRequested } from '../domain/revocation-request.js';
+import type { Deployment } from '../domain/deployment.js';
+import { tryCanaries } from '../domain/refresh-canary.js';
 import { createKeyForgetter, finishDeletions } from '../domain/tenant-deletion.js';
 import { rewrapKeys, tendKeys } from '../domain/tenant-key.js';
 import type { Job } from './scheduler.js';
 
-type JobDeps = CredentialDeps & { keyUse: KeyUse };
+type JobDeps = CredentialDeps & { keyUse: KeyUse; deployment: Deployment };
 
 /** A job that has nothing to do right after it was done. */
 const every = (intervalMs: number, name: string, run: () => Promise<void>): Job => ({
@@ -44,12 +46,12 @@ export function createJobs(
   const own = [
     replaySpool,
     every(2_000, 'forget-keys', createKeyForgetter(deps)),
+    every(2_000, 'watch-deployment', () => deps.deployment.check()),
     every(60_000, 'watch-clock', () => watchClock(deps)),
     every(5_000, 'record-key-use', () => deps.keyUse.record()),
   ];
   if (!schedules) return own;
-  return [
-    ...own,
+  const scheduled: Job[] = [
     { name: 'refresh-due', intervalMs: 1_000, run: () => deps.refresher.refreshDue(concurrency) },
     { name: 'probe-due', intervalMs: 1_000, run: () => probeDue(as('probe-due')) },
     { name: 'reconcile-meetings', intervalMs: 1_000, run: () => reconcileMeetings(deps) },
@@ -62,5 +64,12 @@ export function createJobs(
     { name: 'tend-keys', intervalMs: 5_000, run: () => tendKeys(as('tend-keys')) },
     { name: 'rewrap-keys', intervalMs: 30_000, run: () => rewrapKeys(deps) },
     every(600_000, 'purge-expired', () => purgeExpired(deps)),
+    every(1_000, 'refresh-canaries', () => tryCanaries(deps)),
   ];
+  // A copy of a database is left as it is until somebody says whose it is.
+  const held = (job: Job): Job => ({
+    ...job,
+    run: async (signal) => !deps.deployment.isQuarantined() && job.run(signal),
+  });
+  return [...own, ...scheduled.map(held)];
 }

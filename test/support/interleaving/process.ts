@@ -108,6 +108,7 @@ function createDatabase(actor: Actor, surroundings: Surroundings): Database {
         ),
       ),
     pool: () => null,
+    identity: async () => null,
     close: async () => undefined,
   };
 }

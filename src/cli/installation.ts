@@ -1,0 +1,33 @@
+import type { Config } from '../config.js';
+import type { Database } from '../database/database.js';
+import { openEmbedded } from '../database/embedded.js';
+import { openPostgres } from '../database/postgres.js';
+import { readRootKeys } from '../development.js';
+import { createLog } from '../log.js';
+import { createLocalRootKeys } from '../vault/root-key.js';
+import { createVault, type VerifiableVault } from '../vault/vault.js';
+
+/**
+ * Gives `use` the database that the settings name, migrated as at a start, and closes it. The embedded one has one
+ * process at a time, so its server must be stopped.
+ */
+export async function withDatabase<T>(config: Config, use: (db: Database) => Promise<T>): Promise<T> {
+  const { databaseUrl: connectionString, databaseTimeoutMs: queryTimeoutMs } = config;
+  const db =
+    connectionString === null
+      ? await openEmbedded(config.dataDir)
+      : await openPostgres({ connectionString, log: createLog('silent'), poolSize: 2, queryTimeoutMs });
+  try {
+    return await use(db);
+  } finally {
+    await db.close();
+  }
+}
+
+/** As `withDatabase`, with the vault of its root keys. @throws {RootKeyMismatchError} */
+export const withVault = <T>(config: Config, use: (parts: { db: Database; vault: VerifiableVault }) => Promise<T>) =>
+  withDatabase(config, async (db) => {
+    const vault = createVault({ rootKeys: createLocalRootKeys(await readRootKeys(config)) });
+    await vault.verify(db);
+    return use({ db, vault });
+  });
