@@ -1,3 +1,4 @@
+import ipaddr from 'ipaddr.js';
 import { z } from 'zod';
 import type { LogLevel } from './log.js';
 import { Secret } from './secret.js';
@@ -49,6 +50,9 @@ export interface Config {
   maxOpenSessions: number;
   /** How far the time that a webhook was signed at may be from ours. */
   webhookToleranceSeconds: number;
+  /** Ranges of addresses (CIDR) that are not public and may be given webhooks all the same. */
+  webhookAllowPrivate: readonly string[];
+  deliveryRetentionDays: number;
   keyRetirementSeconds: number;
   /** Consent trips of one frontend session that may be under way at once. */
   maxTripsPerFrontendSession: number;
@@ -111,6 +115,13 @@ const publicUrl = z
   .refine((value) => !isWebAddress(value) || isProtected(value), 'must be https (http for loopback only)')
   .transform((value) => new URL(value).origin);
 
+/** Ranges of addresses with commas in between. */
+const addressRanges = z
+  .string()
+  .transform((value) => value.split(',').map((range) => range.trim()))
+  .refine((ranges) => ranges.every(ipaddr.isValidCIDR), 'must be address ranges such as 10.0.0.0/8,fd00::/8')
+  .default([]);
+
 const Settings = z.object({
   NODE_ENV: z.string().optional(),
   HOST: z.string().min(1).default('127.0.0.1'),
@@ -156,6 +167,8 @@ const Settings = z.object({
   LATCHKEY_EVENT_POLL_MS: whole(10, 60_000, 500),
   LATCHKEY_MAX_OPEN_SESSIONS: whole(1, 1_000_000, 2_000),
   LATCHKEY_WEBHOOK_TOLERANCE_SECONDS: whole(1, 86_400, 300),
+  LATCHKEY_WEBHOOK_ALLOW_PRIVATE: addressRanges,
+  LATCHKEY_DELIVERY_RETENTION_DAYS: whole(1, 365, 30),
   LATCHKEY_KEY_RETIREMENT_SECONDS: whole(1, 31_536_000, 86_400),
   LATCHKEY_MAX_FAILED_ATTEMPTS: whole(1, 1_000_000, 100),
   LATCHKEY_MAX_TRIPS_PER_FRONTEND_SESSION: whole(1, 1_000, 20),
@@ -247,6 +260,8 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     eventPollMs: settings.LATCHKEY_EVENT_POLL_MS,
     maxOpenSessions: settings.LATCHKEY_MAX_OPEN_SESSIONS,
     webhookToleranceSeconds: settings.LATCHKEY_WEBHOOK_TOLERANCE_SECONDS,
+    webhookAllowPrivate: settings.LATCHKEY_WEBHOOK_ALLOW_PRIVATE,
+    deliveryRetentionDays: settings.LATCHKEY_DELIVERY_RETENTION_DAYS,
     keyRetirementSeconds: settings.LATCHKEY_KEY_RETIREMENT_SECONDS,
     maxTripsPerFrontendSession: settings.LATCHKEY_MAX_TRIPS_PER_FRONTEND_SESSION,
     maxFailedAttempts: settings.LATCHKEY_MAX_FAILED_ATTEMPTS,

@@ -9,6 +9,7 @@ import { openEmbedded } from './database/embedded.js';
 import { openPostgres } from './database/postgres.js';
 import { readDevelopmentAdminKey, readRootKeys } from './development.js';
 import { createCandidateReader } from './domain/credential-reader.js';
+import { createDeliverer } from './domain/deliverer.js';
 import type { Deps } from './domain/deps.js';
 import { createHealthEventLog } from './domain/health-event.js';
 import { createPrincipalDirectory } from './domain/principal-directory.js';
@@ -27,6 +28,7 @@ import { respondJson } from './http/respond.js';
 import { NO_INSTRUMENTS } from './metrics/instruments.js';
 import { createMetrics, type Metrics } from './metrics/metrics.js';
 import type { Log } from './log.js';
+import { createWebhookSender } from './outgoing/webhook-sender.js';
 import { createSandbox, type Sandbox } from './sandbox/sandbox.js';
 import { createJobs } from './scheduler/jobs.js';
 import { createScheduler } from './scheduler/scheduler.js';
@@ -186,6 +188,14 @@ async function start(
   cleanup.add(() => refresher.drain());
   // Before anything is read or refreshed: what a crash has left here may be the only live tokens of their grants.
   await refresher.replay({ all: true });
+  const webhookSender = createWebhookSender({
+    clock,
+    allowPrivate: config.webhookAllowPrivate,
+    httpsOnly: config.production,
+  });
+  cleanup.add(() => webhookSender.close());
+  const deliverer = createDeliverer({ ...deps, webhookSender });
+  cleanup.add(() => deliverer.drain());
   const healthEvents = instruments.healthEvents(createHealthEventStream(createHealthEventLog(db), feed));
   const candidates = createCandidateReader(db);
   const renewals = new Map();
@@ -198,7 +208,7 @@ async function start(
   const readiness = createReadiness({ db, clock, vault });
   const app = createApp({
     readiness,
-    deps: { ...deps, refresher, healthEvents, candidates, renewals, principals },
+    deps: { ...deps, refresher, healthEvents, candidates, renewals, principals, webhookSender },
     authenticate: createAuthenticate({
       adminKey,
       ownOrigin: development ? publicUrl : null,
@@ -211,10 +221,12 @@ async function start(
   });
 
   const jobs = createJobs(
-    { ...deps, refresher, candidates, renewals, keyUse },
+    { ...deps, refresher, candidates, renewals, keyUse, deliverer },
     {
       schedules: config.role !== 'api',
       concurrency: config.refreshConcurrency,
+      deliveryRetentionDays: config.deliveryRetentionDays,
+      deliveryPollMs: config.eventPollMs,
     },
   );
   const scheduler = createScheduler({ jobs: instruments.jobs(jobs), clock, log });

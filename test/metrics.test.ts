@@ -236,6 +236,9 @@ test('what the database cannot tell at the moment is left out instead of being t
       incidents: 0,
       revocationsPending: 4,
       oldestRevocationSeconds: 9,
+      deliveryOverdueSeconds: 0,
+      endpointsFailing: 0,
+      endpointsDisabled: 0,
     }),
     grants: asked([{ status: 'HEALTHY', reason: 'CONNECTED', count: 5 } as const]),
   };

@@ -111,6 +111,7 @@ async function destroyKeys(deps: Deps, { id, tenantId }: Deletion): Promise<void
   await deps.db.transaction(async (tx) => {
     await tx.query(sql`DELETE FROM credential WHERE tenant_id = ${tenantId}::uuid`);
     await tx.query(sql`DELETE FROM url_signing_key WHERE tenant_id = ${tenantId}::uuid`);
+    await tx.query(sql`DELETE FROM webhook_endpoint WHERE tenant_id = ${tenantId}::uuid`);
     await tx.query(sql`DELETE FROM tenant_key WHERE tenant_id = ${tenantId}::uuid`);
     await tx.query(sql`
       UPDATE tenant_deletion SET keys_destroyed_at = coalesce(keys_destroyed_at, now()) WHERE id = ${id}::uuid`);

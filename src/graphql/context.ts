@@ -6,6 +6,7 @@ import type { PrincipalDirectory } from '../domain/principal-directory.js';
 import type { Principal } from '../domain/principal.js';
 import type { Refresher } from '../domain/refresh.js';
 import type { HealthEventStream } from '../feed/event-stream.js';
+import type { WebhookSender } from '../outgoing/webhook-sender.js';
 import { scopedPrisma } from './scoped-prisma.js';
 
 export { PERMISSIONS, type Permission, type Principal } from '../domain/principal.js';
@@ -17,6 +18,7 @@ export interface GraphQLDeps extends Deps {
   renewals: Renewals;
   healthEvents: HealthEventStream;
   principals: PrincipalDirectory;
+  webhookSender: WebhookSender;
 }
 
 /** What resolvers are given. */

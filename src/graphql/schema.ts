@@ -17,6 +17,7 @@ import './signed-url.js';
 import './viewer.js';
 import './server-key.js';
 import './frontend-session.js';
+import './webhook-endpoint.js';
 import { builder } from './builder.js';
 import { guard } from './guard.js';
 

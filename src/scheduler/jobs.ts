@@ -1,4 +1,6 @@
 import type { CredentialDeps } from '../domain/credential.js';
+import type { Deliverer } from '../domain/deliverer.js';
+import { purgeDeliveries } from '../domain/delivery-replay.js';
 import { watchClock } from '../domain/clock-offset.js';
 import { purgeMeetings, reconcileMeetings } from '../domain/meeting-reconciliation.js';
 import { probeDue } from '../domain/probe.js';
@@ -9,9 +11,10 @@ import type { KeyUse } from '../domain/server-key.js';
 import { endRequested } from '../domain/revocation-request.js';
 import { createKeyForgetter, finishDeletions } from '../domain/tenant-deletion.js';
 import { rewrapKeys, tendKeys } from '../domain/tenant-key.js';
+import { forgetRetiredSecrets } from '../domain/webhook-endpoint.js';
 import type { Job } from './scheduler.js';
 
-type JobDeps = CredentialDeps & { keyUse: KeyUse };
+type JobDeps = CredentialDeps & { keyUse: KeyUse; deliverer: Deliverer };
 
 /** A job that has nothing to do right after it was done. */
 const every = (intervalMs: number, name: string, run: () => Promise<void>): Job => ({
@@ -31,7 +34,12 @@ const every = (intervalMs: number, name: string, run: () => Promise<void>): Job 
  */
 export function createJobs(
   deps: JobDeps,
-  { schedules, concurrency }: { schedules: boolean; concurrency: number },
+  {
+    schedules,
+    concurrency,
+    deliveryRetentionDays,
+    deliveryPollMs,
+  }: { schedules: boolean; concurrency: number; deliveryRetentionDays: number; deliveryPollMs: number },
 ): Job[] {
   const replaySpool = every(60_000, 'replay-spool', () => deps.refresher.replay());
   const own = [
@@ -54,5 +62,10 @@ export function createJobs(
     { name: 'tend-keys', intervalMs: 5_000, run: () => tendKeys(deps) },
     { name: 'rewrap-keys', intervalMs: 30_000, run: () => rewrapKeys(deps) },
     every(600_000, 'purge-expired', () => purgeExpired(deps)),
+    { name: 'deliver-webhooks', intervalMs: deliveryPollMs, run: (signal) => deps.deliverer.deliverDue(signal) },
+    every(600_000, 'purge-deliveries', async () => {
+      await purgeDeliveries(deps, deliveryRetentionDays);
+      await forgetRetiredSecrets(deps);
+    }),
   ];
 }
