@@ -44,8 +44,11 @@ export interface ClaimedDelivery extends DeliveredEvent {
  * Takes up to `room` deliveries that are due, for as long as a lease. Any number of processes may do so at once: an
  * endpoint is locked while its deliveries are chosen. Events of one grant are sent one after another and in their
  * order, as long as none has to be repeated; what waits for a repetition holds nothing up.
+ *
+ * @returns them endpoint by endpoint, each batch as soon as its leases are stored.
  */
-export async function claimDue(deps: Pick<Deps, 'db'>, room: number): Promise<ClaimedDelivery[]> {
+export async function* claimDue(deps: Pick<Deps, 'db'>, room: number): AsyncGenerator<ClaimedDelivery[], void, void> {
+  if (room === 0) return;
   const endpoints = await deps.db.query<{ id: string }>(sql`
     SELECT e.id FROM webhook_endpoint e
     WHERE e.disabled_at IS NULL AND (e.paused_until IS NULL OR e.paused_until <= now())
@@ -53,12 +56,13 @@ export async function claimDue(deps: Pick<Deps, 'db'>, room: number): Promise<Cl
       AND (SELECT count(*) FROM webhook_delivery r WHERE r.endpoint_id = e.id AND r.lease_until > now())
         < CASE WHEN e.failing_since IS NULL THEN ${ENDPOINT_CONCURRENCY}::int ELSE 1 END
     ORDER BY random() LIMIT ${ENDPOINTS_AT_ONCE}`);
-  const claimed: ClaimedDelivery[] = [];
+  let left = room;
   for (const { id } of endpoints) {
-    if (claimed.length === room) break;
-    claimed.push(...(await deps.db.transaction((tx) => claimOf(tx, id, room - claimed.length))));
+    if (left === 0) return;
+    const claimed = await deps.db.transaction((tx) => claimOf(tx, id, left));
+    left -= claimed.length;
+    yield claimed;
   }
-  return claimed;
 }
 
 async function claimOf(tx: Sql, endpointId: string, room: number): Promise<ClaimedDelivery[]> {

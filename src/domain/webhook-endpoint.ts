@@ -59,6 +59,8 @@ export async function createWebhookEndpoint(
       'tenantId',
     ]);
   }
+  // No stored id holds a zero character, and the database refuses to be asked for one.
+  if (input.tenantId?.includes('\0')) throw new NotFoundError('No such tenant exists.');
   const tenant = input.tenantId === null ? null : await requireTenant(deps.db, input.tenantId);
   const tenantId = tenant?.id ?? null;
   const id = randomUUID();

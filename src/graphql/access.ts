@@ -171,7 +171,7 @@ export const ACCESS: Record<string, Record<string, Access> | typeof PART> = {
     disabledReason: PART,
     failingSince: PART,
     createdAt: PART,
-    secret: manageEndpoints,
+    secret: readEndpoints,
     secretSetAt: PART,
     formerSecretRetiresAt: PART,
     deliveries: readDeliveries,
