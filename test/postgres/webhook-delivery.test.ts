@@ -95,6 +95,10 @@ test('endpoints that come and go while health changes make no transition fail, a
   isOver = true;
   await Promise.all(restless);
   await until(async () => (await countOf('DELIVERED', lasting.rowId)) === 100);
+  const { received, ids } = receiver;
+  const own = received.filter(({ message }) => message?.data.tenantId === tenantId);
+  expect(new Set(own.map(({ message }) => message.data.sequence)).size).toBe(100);
+  expect(new Set(ids()).size).toBe(100);
 });
 
 test('what a process has sent and not stored when it is killed is sent again, under the same identifier', async () => {
