@@ -1,3 +1,4 @@
+import ipaddr from 'ipaddr.js';
 import { z } from 'zod';
 import type { LogLevel } from './log.js';
 import { Secret } from './secret.js';
@@ -51,6 +52,9 @@ export interface Config {
   maxOpenSessions: number;
   /** How far the time that a webhook was signed at may be from ours. */
   webhookToleranceSeconds: number;
+  /** Ranges of addresses (CIDR) that are not public and may be given webhooks all the same. */
+  webhookAllowPrivate: readonly string[];
+  deliveryRetentionDays: number;
   keyRetirementSeconds: number;
   /** Consent trips of one frontend session that may be under way at once. */
   maxTripsPerFrontendSession: number;
@@ -118,6 +122,13 @@ const publicUrl = z
   .refine((value) => !isWebAddress(value) || isProtected(value), 'must be https (http for loopback only)')
   .transform((value) => new URL(value).origin);
 
+/** Ranges of addresses with commas in between. */
+const addressRanges = z
+  .string()
+  .transform((value) => value.split(',').map((range) => range.trim()))
+  .refine((ranges) => ranges.every(ipaddr.isValidCIDR), 'must be address ranges such as 10.0.0.0/8,fd00::/8')
+  .default([]);
+
 const Settings = z.object({
   NODE_ENV: z.string().optional(),
   HOST: z.string().min(1).default('127.0.0.1'),
@@ -167,6 +178,8 @@ const Settings = z.object({
   LATCHKEY_EVENT_POLL_MS: whole(10, 60_000, 500),
   LATCHKEY_MAX_OPEN_SESSIONS: whole(1, 1_000_000, 2_000),
   LATCHKEY_WEBHOOK_TOLERANCE_SECONDS: whole(1, 86_400, 300),
+  LATCHKEY_WEBHOOK_ALLOW_PRIVATE: addressRanges,
+  LATCHKEY_DELIVERY_RETENTION_DAYS: whole(1, 365, 30),
   LATCHKEY_KEY_RETIREMENT_SECONDS: whole(1, 31_536_000, 86_400),
   LATCHKEY_AUDIT_MODE: z.enum(['strict', 'buffered'], 'must be strict or buffered').default('buffered'),
   LATCHKEY_AUDIT_BUFFER: whole(1, 1_000_000, 50_000),
@@ -262,6 +275,8 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     eventPollMs: settings.LATCHKEY_EVENT_POLL_MS,
     maxOpenSessions: settings.LATCHKEY_MAX_OPEN_SESSIONS,
     webhookToleranceSeconds: settings.LATCHKEY_WEBHOOK_TOLERANCE_SECONDS,
+    webhookAllowPrivate: settings.LATCHKEY_WEBHOOK_ALLOW_PRIVATE,
+    deliveryRetentionDays: settings.LATCHKEY_DELIVERY_RETENTION_DAYS,
     keyRetirementSeconds: settings.LATCHKEY_KEY_RETIREMENT_SECONDS,
     auditMode: settings.LATCHKEY_AUDIT_MODE,
     auditBuffer: settings.LATCHKEY_AUDIT_BUFFER,

@@ -41,6 +41,8 @@ export type Occurrence =
   /** A credential was asked for. `outcome`: `served`, `served_with_warning`, or the name of the error. */
   | { kind: 'credential'; outcome: string }
   | { kind: 'webhook'; outcome: WebhookOutcome }
+  /** An attempt to tell a webhook endpoint of an event: `delivered`, or why not. */
+  | { kind: 'delivery'; outcome: DeliveryOutcome; seconds: number }
   | { kind: 'health-transition'; status: string; reason: string }
   /** Events of the audit trail were stored. */
   | { kind: 'audit'; what: AuditSubject; count: number }
@@ -49,6 +51,8 @@ export type Occurrence =
   | { kind: 'operation'; operation: OperationKind; outcome: OperationOutcome; seconds: number };
 
 export type AuditSubject = 'change' | 'read';
+
+export type DeliveryOutcome = 'delivered' | 'refused' | 'timed_out' | 'connection_failed' | 'address_not_allowed';
 
 export type WebhookOutcome =
   | 'accepted'

@@ -14,6 +14,7 @@ import { createReadLog } from './domain/audit-read-log.js';
 import { createAuditTrail } from './domain/audit-trail.js';
 import { createCandidateReader } from './domain/credential-reader.js';
 import { createDeployment } from './domain/deployment.js';
+import { createDeliverer } from './domain/deliverer.js';
 import type { Deps } from './domain/deps.js';
 import { createHealthEventLog } from './domain/health-event.js';
 import { createPrincipalDirectory } from './domain/principal-directory.js';
@@ -33,6 +34,7 @@ import { respondJson } from './http/respond.js';
 import { NO_INSTRUMENTS } from './metrics/instruments.js';
 import { createMetrics, type Metrics } from './metrics/metrics.js';
 import type { Log } from './log.js';
+import { createWebhookSender } from './outgoing/webhook-sender.js';
 import { createSandbox, type Sandbox } from './sandbox/sandbox.js';
 import { createJobs } from './scheduler/jobs.js';
 import { createScheduler } from './scheduler/scheduler.js';
@@ -201,6 +203,14 @@ async function start(
   cleanup.add(() => refresher.drain());
   // Before anything is read or refreshed: what a crash has left here may be the only live tokens of their grants.
   await refresher.replay({ all: true });
+  const webhookSender = createWebhookSender({
+    clock,
+    allowPrivate: config.webhookAllowPrivate,
+    httpsOnly: config.production,
+  });
+  cleanup.add(() => webhookSender.close());
+  const deliverer = createDeliverer({ ...deps, webhookSender });
+  cleanup.add(() => deliverer.drain());
   const healthEvents = instruments.healthEvents(createHealthEventStream(createHealthEventLog(db), feed));
   const candidates = createCandidateReader(db);
   const renewals = new Map();
@@ -213,7 +223,7 @@ async function start(
   const readiness = createReadiness({ db, clock, vault, isQuarantined: deployment.isQuarantined });
   const app = createApp({
     readiness,
-    deps: { ...deps, refresher, healthEvents, candidates, renewals, principals, reads },
+    deps: { ...deps, refresher, healthEvents, candidates, renewals, principals, reads, webhookSender },
     authenticate: createAuthenticate({
       adminKey,
       ownOrigin: development ? publicUrl : null,
@@ -226,11 +236,13 @@ async function start(
   });
 
   const jobs = createJobs(
-    { ...deps, refresher, candidates, renewals, keyUse, deployment },
+    { ...deps, refresher, candidates, renewals, keyUse, deployment, deliverer },
     {
       schedules: config.role !== 'api',
       concurrency: config.refreshConcurrency,
       auditRetentionDays: config.auditRetentionDays,
+      deliveryRetentionDays: config.deliveryRetentionDays,
+      deliveryPollMs: config.eventPollMs,
     },
   );
   const scheduler = createScheduler({ jobs: instruments.jobs(jobs), clock, log });

@@ -25,6 +25,7 @@ export interface LogFields {
   tenantId?: string;
   url?: string;
   version?: string;
+  webhookEndpointId?: string;
 }
 
 export interface Log {
@@ -58,6 +59,7 @@ const FIELDS: ReadonlySet<string> = new Set<keyof LogFields>([
   'tenantId',
   'url',
   'version',
+  'webhookEndpointId',
 ]);
 
 function allowed(fields: LogFields | undefined): Record<string, unknown> {

@@ -145,7 +145,8 @@ function mayAsk(access: Access | undefined, { permission, action, isBound }: Kin
   if (access === undefined) return false;
   if (typeof access === 'string') return true;
   if (action !== undefined) return access.actions.includes(action);
-  return permission !== undefined && access.permissions.includes(permission) && !(access.global === true && isBound);
+  if (permission === undefined || !access.permissions.includes(permission)) return false;
+  return !(access.global === true && isBound) && !(access.all === true && access.permissions.length > 1);
 }
 
 describe.each(kinds.map((kind) => [kind.name, kind] as const))('%s', (_name, kind) => {

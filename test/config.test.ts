@@ -54,6 +54,8 @@ test('without any setting it is a development server with a sandbox and document
     eventPollMs: 500,
     maxOpenSessions: 2000,
     webhookToleranceSeconds: 300,
+    webhookAllowPrivate: [],
+    deliveryRetentionDays: 30,
     keyRetirementSeconds: 86_400,
     maxTripsPerFrontendSession: 20,
     maxFailedAttempts: 100,
@@ -116,9 +118,17 @@ test('each setting is named once, with what it must be', () => {
   expect(problemsOf({ PORT: '-1' })).toEqual(['PORT must be a whole number from 0 to 65535.']);
   expect(problemsOf({ LATCHKEY_SANDBOX: 'yes' })).toEqual(['LATCHKEY_SANDBOX must be 0 or 1.']);
   expect(problemsOf({ DATABASE_URL: 'mysql://x' })).toEqual(['DATABASE_URL must begin with postgres://.']);
+  expect(problemsOf({ LATCHKEY_WEBHOOK_ALLOW_PRIVATE: '10.0.0.0/8,10.1.2.3' })).toEqual([
+    'LATCHKEY_WEBHOOK_ALLOW_PRIVATE must be address ranges such as 10.0.0.0/8,fd00::/8.',
+  ]);
   expect(problemsOf({ LATCHKEY_ROOT_KEY: ROOT_KEY, LATCHKEY_ROOT_KEY_FILE: '/x' })).toEqual([
     'LATCHKEY_ROOT_KEY and LATCHKEY_ROOT_KEY_FILE are both set; set one.',
   ]);
+});
+
+test('private ranges for webhooks are read as they are written', () => {
+  const { webhookAllowPrivate } = readConfig({ LATCHKEY_WEBHOOK_ALLOW_PRIVATE: '10.0.0.0/8, fd00:1::/32' });
+  expect(webhookAllowPrivate).toEqual(['10.0.0.0/8', 'fd00:1::/32']);
 });
 
 test('no problem repeats the value of a setting', () => {
@@ -130,6 +140,7 @@ test('no problem repeats the value of a setting', () => {
     'ZOOM_API_URL',
     'LATCHKEY_PUBLIC_URL',
     'LATCHKEY_ROLE',
+    'LATCHKEY_WEBHOOK_ALLOW_PRIVATE',
   ]) {
     const problems = problemsOf({ [name]: value });
     expect(problems.length).toBeGreaterThan(0);

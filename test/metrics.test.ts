@@ -4,6 +4,7 @@ import { parser } from '@prometheus-io/lezer-promql';
 import sql from 'sql-template-tag';
 import { expect, test } from 'vitest';
 import { parse } from 'yaml';
+import { readFigures } from '../src/domain/figures.js';
 import { recordTransitions } from '../src/domain/health-event.js';
 import { healthOf } from '../src/domain/health.js';
 import { countOccurrences } from '../src/metrics/count-occurrences.js';
@@ -14,10 +15,12 @@ import { ask, connectUser, disconnect, read, spoilRefresh } from './support/conn
 import { startSecondServer } from './support/second-server.js';
 import { startTestServer } from './support/server.js';
 import { openSse } from './support/streams.js';
+import { flip, makeGrants } from './support/transitions.js';
 import { until } from './support/until.js';
+import { connectReceiver } from './support/webhook-endpoint.js';
 import { deliver, nowSeconds } from './support/webhook.js';
 
-const server = await startTestServer({ LATCHKEY_METRICS_PORT: '0' });
+const server = await startTestServer({ LATCHKEY_METRICS_PORT: '0', LATCHKEY_WEBHOOK_ALLOW_PRIVATE: '127.0.0.1/32' });
 
 const metricsUrl = server.metricsUrl ?? '';
 
@@ -158,6 +161,27 @@ test('webhooks are counted by what became of them, and a stale one that is signe
   expect(await counted('too_large', () => deliver(app.webhookUrl, 'x'.repeat(1_048_577), { secret }))).toBe(1);
 });
 
+test('deliveries to webhook endpoints are counted by outcome, and endpoints that fail are told', async () => {
+  const { tenantId } = await connectUser(server);
+  const endpoint = await connectReceiver(server, { tenantId });
+  const delivered = { outcome: 'delivered' };
+  const [grant] = await makeGrants(server.db, 1, tenantId);
+  const tellAndSettle = async (outcome: { outcome: string }) => {
+    const before = await value('latchkey_deliveries_total', outcome);
+    await flip(server.db, grant!, 1);
+    await until(async () => (await value('latchkey_deliveries_total', outcome)) > before);
+  };
+  expect(await growth('latchkey_deliveries_total', delivered, () => tellAndSettle(delivered))).toBe(1);
+  endpoint.receiver.answer = () => ({ status: 410 });
+  await tellAndSettle({ outcome: 'refused' });
+  await until(async () => (await readFigures(server)).endpointsDisabled === 1);
+  expect(await readFigures(server)).toMatchObject({ deliveryOverdueSeconds: 0, endpointsFailing: 0 });
+  const other = await connectReceiver(server, { tenantId });
+  await server.db.query(sql`
+    UPDATE webhook_endpoint SET failing_since = now() WHERE id = ${other.rowId}::uuid`);
+  expect(await readFigures(server)).toMatchObject({ endpointsFailing: 1, endpointsDisabled: 1 });
+});
+
 test('transitions of health are counted once they are stored, and not where they are rolled back', async () => {
   const it = await connectUser(server);
   const ended = { status: 'revoked', reason: 'disconnected' };
@@ -237,6 +261,9 @@ test('what the database cannot tell at the moment is left out instead of being t
       incidents: 0,
       revocationsPending: 4,
       oldestRevocationSeconds: 9,
+      deliveryOverdueSeconds: 0,
+      endpointsFailing: 0,
+      endpointsDisabled: 0,
     }),
     grants: asked([{ status: 'HEALTHY', reason: 'CONNECTED', count: 5 } as const]),
   };

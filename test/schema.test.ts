@@ -167,11 +167,14 @@ const ABOUT_SECRETS = new Set([
   'Credential.tokenType',
   'CredentialInfo.accessTokenExpiresAt',
   'CredentialInfo.refreshTokenExpiresAt',
+  'Mutation.rotateWebhookEndpointSecret',
   'ProviderApp.clientSecretSetAt',
   'ProviderApp.webhookSecretSetAt',
   'Query.localRecordingToken',
   'Query.onBehalfOfToken',
   'Query.zakToken',
+  'WebhookEndpoint.formerSecretRetiresAt',
+  'WebhookEndpoint.secretSetAt',
 ]);
 
 test('a field that holds a token, secret, code or key is a Secret, which nothing but the domain can make', () => {
@@ -193,6 +196,7 @@ test('a Secret is answered in few places only', () => {
     'ProviderToken.token',
     'ServerKey.key',
     'SignedUrl.url',
+    'WebhookEndpoint.secret',
   ]);
 });
 

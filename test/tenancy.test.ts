@@ -65,7 +65,18 @@ async function createWorld(): Promise<World> {
   const [tenant] = await server.db.query<{ id: string }>(sql`SELECT id FROM tenant WHERE external_id = ${tenantId}`);
   const [event] = await server.db.query<{ id: string }>(sql`
     SELECT e.id FROM health_event e WHERE e.grant_id = ${connection.rowId}::uuid LIMIT 1`);
+  const { createWebhookEndpoint } = await server.data(
+    `mutation ($input: CreateWebhookEndpointInput!) { createWebhookEndpoint(input: $input) {
+      ... on CreateWebhookEndpointSuccess { webhookEndpoint { id secret } } } }`,
+    { input: { tenantId, url: `https://${tenantId.replace('_', '-')}.example/`, description: name } },
+  );
+  // One that was taken, so that nothing of it changes while others try to steal it.
+  const [delivery] = await server.db.query<{ id: string }>(sql`
+    INSERT INTO webhook_delivery (endpoint_id, event_id, status, next_attempt_at)
+    VALUES (${rowOf(createWebhookEndpoint.webhookEndpoint.id)}::uuid, ${event?.id}::uuid, 'DELIVERED', NULL) RETURNING id`);
   const ids = {
+    WebhookEndpoint: createWebhookEndpoint.webhookEndpoint.id,
+    WebhookDelivery: globalId('WebhookDelivery', delivery?.id ?? ''),
     Tenant: globalId('Tenant', tenant?.id ?? ''),
     UserConnection: connection.id,
     Installation: installation.grant.id,
@@ -124,11 +135,22 @@ const mutation = (name: string, success: string, input: (target: Target) => Reco
 
 /** Every operation that takes an id or a name of something. */
 const OPERATIONS: Operation[] = [
-  ...['Tenant', 'UserConnection', 'Installation', 'HealthEvent', 'AuthorizationSession', 'ServerKey'].map((typename) =>
+  ...[
+    'Tenant',
+    'UserConnection',
+    'Installation',
+    'HealthEvent',
+    'AuthorizationSession',
+    'ServerKey',
+    'WebhookEndpoint',
+    'WebhookDelivery',
+  ].map((typename) =>
     byId(
       `query ($id: ID!) { node(id: $id) { __typename id
         ... on Tenant { externalId name userConnections { totalCount edges { node { id } } } }
         ... on Grant { ${grantFields} healthEvents { edges { node { id } } } }
+        ... on WebhookEndpoint { url description tenant { externalId } deliveries { edges { node { id } } } }
+        ... on WebhookDelivery { status event { id } }
         ... on HealthEvent { grant { ${grantFields} } tenant { externalId } } } }`,
       typename,
     ),
@@ -169,6 +191,24 @@ const OPERATIONS: Operation[] = [
     `query ($i: CredentialInput!) { credential(input: $i) { __typename ... on Credential { version } ${errors} } }`,
     ({ tenantId }) => ({ i: { tenantId, credentialFor: 'INSTALLATION' } }),
   ),
+  byTenant(
+    `query ($f: WebhookEndpointFilter) { webhookEndpoints(filter: $f) { edges { node { id url } } } }`,
+    ({ tenantId }) => ({ f: { tenantId } }),
+  ),
+  mutation('createWebhookEndpoint', 'webhookEndpoint { id }', ({ tenantId }) => ({
+    tenantId,
+    url: 'https://thief.example/',
+  })),
+  mutation('updateWebhookEndpoint', 'webhookEndpoint { id url }', ({ ids }) => ({
+    id: ids['WebhookEndpoint'],
+    url: 'https://thief.example/',
+  })),
+  mutation('rotateWebhookEndpointSecret', 'webhookEndpoint { id }', ({ ids }) => ({ id: ids['WebhookEndpoint'] })),
+  mutation('deleteWebhookEndpoint', 'deletedId', ({ ids }) => ({ id: ids['WebhookEndpoint'] })),
+  mutation('replayWebhookDeliveries', 'webhookReplay { count }', ({ ids }) => ({
+    endpointId: ids['WebhookEndpoint'],
+    deliveryIds: [ids['WebhookDelivery']],
+  })),
   mutation('updateTenant', 'tenant { id name }', ({ tenantId }) => ({ tenantId, name: 'taken over' })),
   mutation('beginAuthorization', 'authorizationSession { status }', ({ tenantId, userId }) => ({
     tenantId,
@@ -215,6 +255,7 @@ const LISTS = [
   '{ healthEvents(first: 100) { edges { node { id tenant { externalId } grant { id } } } } }',
   `{ providerApps { edges { node { id installations { totalCount } userConnections { totalCount edges { node { ${grantFields} } } } } } } }`,
   '{ tenants { totalCount edges { node { externalId } } } }',
+  '{ webhookEndpoints { edges { node { id url tenant { externalId } deliveries { edges { node { id event { id } } } } } } } }',
   '{ serverKeys { edges { node { id tenant { externalId } } } } }',
 ];
 
@@ -230,6 +271,10 @@ async function stateOf({ tenantId }: World): Promise<string> {
       UNION ALL SELECT r::text FROM provider_revocation r WHERE r.tenant_id = t.id
       UNION ALL SELECT (k.id, k.name, k.permissions)::text FROM server_key k WHERE k.tenant_id = t.id
       UNION ALL SELECT f::text FROM frontend_session f WHERE f.tenant_id = t.id
+      UNION ALL SELECT (w.id, w.url, w.description, w.secret_version, w.disabled_at)::text
+        FROM webhook_endpoint w WHERE w.tenant_id = t.id
+      UNION ALL SELECT d::text FROM webhook_delivery d JOIN webhook_endpoint w ON w.id = d.endpoint_id
+        WHERE w.tenant_id = t.id
     ) x WHERE t.external_id = ${tenantId} ORDER BY 1`);
   return rows.map(({ row }) => row).join('\n');
 }

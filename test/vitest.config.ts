@@ -11,6 +11,7 @@ const withoutDatabase = [
   'health',
   'health-facts',
   'operations',
+  'outgoing-address',
   'refresh-interleaving',
   'rivet',
   'sandbox',

@@ -29,7 +29,9 @@ function auditActionOf({ previous, next, always = false }: Transition): string |
 }
 
 /**
- * Writes the new health of grants and one event for each that changed, in the caller's transaction.
+ * Writes the new health of grants and one event for each that changed, and that it is to be told to the webhook
+ * endpoints that are enabled, in the caller's transaction. An endpoint that is being deleted is waited for, so that no
+ * transition fails by it.
  *
  * Takes the tenants' event counters in one order, so that transactions which touch several tenants do not deadlock.
  * Call it last, and publish `HEALTH_TOPIC` after the commit.
@@ -48,11 +50,17 @@ export async function recordTransitions(tx: Sql, transitions: readonly Transitio
         WHERE id = ${grantId}::uuid
       ), counter AS (
         UPDATE tenant SET event_sequence = event_sequence + 1 WHERE id = ${tenantId}::uuid RETURNING event_sequence
+      ), event AS (
+        INSERT INTO health_event (id, tenant_id, grant_id, sequence, previous, current, reason)
+        SELECT ${randomUUID()}::uuid, ${tenantId}::uuid, ${grantId}::uuid, event_sequence,
+          ${previous?.status ?? null}::"HealthStatus", ${next.status}::"HealthStatus", ${next.reason}::"HealthReason"
+        FROM counter
+        RETURNING id, tenant_id
       )
-      INSERT INTO health_event (id, tenant_id, grant_id, sequence, previous, current, reason)
-      SELECT ${randomUUID()}::uuid, ${tenantId}::uuid, ${grantId}::uuid, event_sequence,
-        ${previous?.status ?? null}::"HealthStatus", ${next.status}::"HealthStatus", ${next.reason}::"HealthReason"
-      FROM counter`);
+      INSERT INTO webhook_delivery (endpoint_id, event_id)
+      SELECT endpoint.id, event.id FROM event JOIN webhook_endpoint endpoint
+        ON endpoint.disabled_at IS NULL AND (endpoint.tenant_id = event.tenant_id OR endpoint.tenant_id IS NULL)
+      FOR KEY SHARE OF endpoint`);
     tellOf(tx, { kind: 'health-transition', ...next });
     const action = auditActionOf(transition);
     if (action !== null) noteAudit(tx, { tenantId, grantId, action, reason: next.reason });

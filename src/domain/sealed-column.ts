@@ -51,6 +51,14 @@ export const SEALED_TABLES: readonly SealedTable[] = [
     ownedBy: (tenantId) => (tenantId === null ? sql`TRUE` : NOBODY),
   },
   {
+    name: 'webhook_endpoint',
+    id: 'id',
+    columns: ['sealed_secret', 'sealed_former_secret'],
+    rowVersion: 'secret_version',
+    keyVersion: 'key_version',
+    ownedBy: (tenantId) => (tenantId === null ? sql`t.tenant_id IS NULL` : sql`t.tenant_id = ${tenantId}::uuid`),
+  },
+  {
     name: 'authorization_session',
     id: 'id',
     columns: ['sealed_code_verifier', 'sealed_code'],

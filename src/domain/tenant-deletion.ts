@@ -115,6 +115,7 @@ async function destroyKeys(deps: Deps, { id, tenantId }: Deletion): Promise<void
   await deps.db.transaction(async (tx) => {
     await tx.query(sql`DELETE FROM credential WHERE tenant_id = ${tenantId}::uuid`);
     await tx.query(sql`DELETE FROM url_signing_key WHERE tenant_id = ${tenantId}::uuid`);
+    await tx.query(sql`DELETE FROM webhook_endpoint WHERE tenant_id = ${tenantId}::uuid`);
     await tx.query(sql`DELETE FROM tenant_key WHERE tenant_id = ${tenantId}::uuid`);
     const [destroyed] = await tx.query(sql`
       UPDATE tenant_deletion SET keys_destroyed_at = now() WHERE id = ${id}::uuid AND keys_destroyed_at IS NULL

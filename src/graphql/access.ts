@@ -6,6 +6,8 @@ export interface Rule {
   actions: readonly FrontendAction[];
   /** A server key that is restricted to a tenant may not. */
   global?: true;
+  /** A server key needs all of `permissions`. */
+  all?: true;
 }
 
 /** Whoever has been given the object may read it. */
@@ -19,6 +21,7 @@ export type Access = Rule | typeof PART | typeof ANYBODY | typeof BY_TYPE;
 
 const key = (...permissions: Permission[]): Rule => ({ permissions, actions: [] });
 const globalKey = (...permissions: Permission[]): Rule => ({ permissions, actions: [], global: true });
+const keyOfAll = (...permissions: Permission[]): Rule => ({ permissions, actions: [], all: true });
 const rule = (permissions: Permission[], actions: FrontendAction[]): Rule => ({ permissions, actions });
 
 const CONNECT: FrontendAction[] = ['CONNECT_INSTALLATION', 'CONNECT_USER'];
@@ -31,6 +34,10 @@ const readCredentials = key('CREDENTIALS_READ');
 // One request may cover the connections of several tenants.
 const readRevocations = globalKey('CONNECTIONS_READ', 'CONNECTIONS_WRITE');
 const readReceipts = globalKey('AUDIT_READ');
+const readEndpoints = key('CONNECTIONS_READ', 'TENANTS_WRITE');
+const readDeliveries = key('CONNECTIONS_READ');
+// Whoever names an endpoint gives it what may be read of connections.
+const manageEndpoints = keyOfAll('TENANTS_WRITE', 'CONNECTIONS_READ');
 
 const GRANT: Record<string, Access> = {
   id: PART,
@@ -75,6 +82,7 @@ export const ACCESS: Record<string, Record<string, Access> | typeof PART> = {
     auditEvents: key('AUDIT_READ'),
     deauthorizationReceipts: readReceipts,
     serverKeys: key('KEYS_WRITE'),
+    webhookEndpoints: readEndpoints,
   },
   Mutation: {
     createTenant: globalKey('TENANTS_WRITE'),
@@ -100,6 +108,11 @@ export const ACCESS: Record<string, Record<string, Access> | typeof PART> = {
     revokeServerKey: key('KEYS_WRITE'),
     createFrontendSession: key('SESSIONS_CREATE'),
     revokeFrontendSession: key('SESSIONS_CREATE'),
+    createWebhookEndpoint: manageEndpoints,
+    updateWebhookEndpoint: manageEndpoints,
+    rotateWebhookEndpointSecret: manageEndpoints,
+    deleteWebhookEndpoint: manageEndpoints,
+    replayWebhookDeliveries: manageEndpoints,
   },
   Subscription: {
     healthChanged: readConnections,
@@ -150,6 +163,24 @@ export const ACCESS: Record<string, Record<string, Access> | typeof PART> = {
   TenantDeletion: PART,
   ServerKey: PART,
   FrontendSession: PART,
+  WebhookEndpoint: {
+    id: PART,
+    tenant: PART,
+    url: PART,
+    description: PART,
+    status: PART,
+    disabledAt: PART,
+    disabledReason: PART,
+    failingSince: PART,
+    createdAt: PART,
+    secret: readEndpoints,
+    secretSetAt: PART,
+    formerSecretRetiresAt: PART,
+    deliveries: readDeliveries,
+  },
+  WebhookDelivery: PART,
+  WebhookDeliveryAttempt: PART,
+  WebhookReplay: PART,
   Viewer: PART,
   HealthSummary: PART,
   TenantKey: PART,
@@ -176,5 +207,7 @@ export const NODE_ACCESS: Record<string, Access> = {
   DeauthorizationReceipt: readReceipts,
   TenantDeletion: globalKey('TENANTS_WRITE'),
   ServerKey: key('KEYS_WRITE'),
+  WebhookEndpoint: readEndpoints,
+  WebhookDelivery: readDeliveries,
   Scope: ANYBODY,
 };

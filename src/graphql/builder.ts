@@ -2,12 +2,15 @@ import SchemaBuilder from '@pothos/core';
 import ErrorsPlugin from '@pothos/plugin-errors';
 import PrismaPlugin from '@pothos/plugin-prisma';
 import RelayPlugin from '@pothos/plugin-relay';
+import { encodeGlobalId } from '../domain/global-id.js';
 import type PrismaTypes from '../generated/pothos-types.js';
 import { getDatamodel } from '../generated/pothos-types.js';
 import type { Secret } from '../secret.js';
 import type { Context } from './context.js';
 import { isKnownNode } from './node.js';
 import { dateTime, secret, url } from './scalars.js';
+
+export { encodeGlobalId };
 
 const capitalize = (name: string) => name.charAt(0).toUpperCase() + name.slice(1);
 
@@ -24,9 +27,6 @@ export function decodeGlobalId(globalId: string): { typename: string; id: string
     /^([A-Za-z]+):(.+)$/s.exec(Buffer.from(globalId, 'base64url').toString('utf8')) ?? [];
   return { typename, id };
 }
-
-export const encodeGlobalId = (typename: string, id: string | number | bigint): string =>
-  Buffer.from(`${typename}:${id}`).toString('base64url');
 
 /** The one schema builder. Fields are non-null unless they say otherwise; results of mutations are unions. */
 export const builder = new SchemaBuilder<{

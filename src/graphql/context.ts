@@ -7,6 +7,7 @@ import type { PrincipalDirectory } from '../domain/principal-directory.js';
 import type { Principal } from '../domain/principal.js';
 import type { Refresher } from '../domain/refresh.js';
 import type { HealthEventStream } from '../feed/event-stream.js';
+import type { WebhookSender } from '../outgoing/webhook-sender.js';
 import { scopedPrisma } from './scoped-prisma.js';
 
 export { PERMISSIONS, type Permission, type Principal } from '../domain/principal.js';
@@ -19,6 +20,7 @@ export interface GraphQLDeps extends Deps {
   healthEvents: HealthEventStream;
   principals: PrincipalDirectory;
   reads: ReadLog;
+  webhookSender: WebhookSender;
 }
 
 /** What resolvers are given. */

@@ -8,7 +8,7 @@ import {
   isIntrospectionType,
   isObjectType,
 } from 'graphql';
-import type { Principal } from '../domain/principal.js';
+import type { Permission, Principal } from '../domain/principal.js';
 import { ACCESS, type Access, NODE_ACCESS, PART } from './access.js';
 import { decodeGlobalId } from './builder.js';
 import type { Context } from './context.js';
@@ -28,7 +28,8 @@ export function isAllowed(access: Access, principal: Principal): boolean {
   if (typeof access === 'string') return true;
   if (principal.kind === 'FRONTEND_SESSION') return principal.actions.some((action) => access.actions.includes(action));
   if (access.global === true && principal.tenantId !== null) return false;
-  return principal.permissions.some((permission) => access.permissions.includes(permission));
+  const has = (permission: Permission) => principal.permissions.includes(permission);
+  return access.all === true ? access.permissions.every(has) : access.permissions.some(has);
 }
 
 const forbidden = () => new GraphQLError('The key or session may not do this.', { extensions: { code: 'FORBIDDEN' } });

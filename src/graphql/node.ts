@@ -12,6 +12,8 @@ const ROW_TYPES: ReadonlySet<string> = new Set([
   'TenantDeletion',
   'AuthorizationSession',
   'ServerKey',
+  'WebhookEndpoint',
+  'WebhookDelivery',
 ]);
 
 export const isUuid = (value: string): boolean => UUID.test(value);

@@ -18,6 +18,7 @@ import './viewer.js';
 import './server-key.js';
 import './frontend-session.js';
 import './audit-event.js';
+import './webhook-endpoint.js';
 import { builder } from './builder.js';
 import { audited } from './audited.js';
 import { guard } from './guard.js';

@@ -55,6 +55,9 @@ const VISIBILITY: Record<Prisma.ModelName, Visibility> = {
   TenantDeletion: none,
   TenantKey: ofTenant,
   UrlSigningKey: none,
+  WebhookDelivery: ({ kind, tenantId }) => (kind === 'SERVER_KEY' ? { endpoint: { tenantId } } : 'NONE'),
+  WebhookDeliveryAttempt: none,
+  WebhookEndpoint: ({ kind, tenantId }) => (kind === 'SERVER_KEY' ? { tenantId } : 'NONE'),
   WebhookEvent: none,
 };
 

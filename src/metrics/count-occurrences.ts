@@ -1,5 +1,5 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
-import { OCCURRENCE_CHANNEL, type Occurrence, type WebhookOutcome } from '../diagnostics.js';
+import { type DeliveryOutcome, OCCURRENCE_CHANNEL, type Occurrence, type WebhookOutcome } from '../diagnostics.js';
 import type { Meters } from './meters.js';
 
 /** Told before anything happens, so that the first of each is seen as an increase. */
@@ -15,6 +15,14 @@ const WEBHOOK_OUTCOMES = [
   'too_large',
   'not_stored',
 ] as const satisfies readonly WebhookOutcome[];
+
+const DELIVERY_OUTCOMES = [
+  'delivered',
+  'refused',
+  'timed_out',
+  'connection_failed',
+  'address_not_allowed',
+] as const satisfies readonly DeliveryOutcome[];
 
 function count(meters: Meters, occurrence: Occurrence): void {
   switch (occurrence.kind) {
@@ -36,6 +44,11 @@ function count(meters: Meters, occurrence: Occurrence): void {
       return meters.auditFailures.inc({ subject: occurrence.what });
     case 'webhook':
       return meters.webhooks.inc({ outcome: occurrence.outcome });
+    case 'delivery': {
+      const { outcome, seconds } = occurrence;
+      meters.deliveries.inc({ outcome });
+      return meters.deliverySeconds.observe({ outcome }, seconds);
+    }
     case 'health-transition': {
       const { status, reason } = occurrence;
       return meters.healthTransitions.inc({ status: status.toLowerCase(), reason: reason.toLowerCase() });
@@ -54,6 +67,7 @@ export function countOccurrences(meters: Meters): () => void {
     meters.auditFailures.inc({ subject }, 0);
   }
   for (const outcome of WEBHOOK_OUTCOMES) meters.webhooks.inc({ outcome }, 0);
+  for (const outcome of DELIVERY_OUTCOMES) meters.deliveries.inc({ outcome }, 0);
   for (const operation of ['credential', 'query', 'mutation', 'subscription', 'unknown']) {
     for (const outcome of ['ok', 'internal', 'unavailable', 'vault_unavailable', 'audit_unavailable'])
       meters.operations.inc({ operation, outcome }, 0);

@@ -83,6 +83,26 @@ export function createMeters() {
     ),
     revocationAge: gauge('revocation_oldest_seconds', 'Age of the oldest of them; 0 without any.'),
 
+    deliveries: counter('deliveries_total', 'Attempts to tell a webhook endpoint of a health event.', ['outcome']),
+    deliverySeconds: histogram(
+      'delivery_duration_seconds',
+      'Time until the webhook endpoint has answered, or has not.',
+      ['outcome'],
+      PROVIDER_SECONDS,
+    ),
+    deliveryOverdue: gauge(
+      'delivery_overdue_seconds',
+      'How long the longest overdue delivery has been due, of endpoints that take what they are told. The same in every process.',
+    ),
+    endpointsFailing: gauge(
+      'webhook_endpoints_failing',
+      'Enabled webhook endpoints whose last attempt failed. The same in every process.',
+    ),
+    endpointsDisabled: gauge(
+      'webhook_endpoints_disabled',
+      'Webhook endpoints that were disabled because they failed or answered 410. The same in every process.',
+    ),
+
     webhooks: counter('webhooks_total', 'Webhooks of Zoom, by what became of them.', ['outcome']),
 
     auditEvents: counter('audit_events_total', 'Events of the audit trail that were stored.', ['subject']),

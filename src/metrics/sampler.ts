@@ -64,6 +64,9 @@ export function createSampler(meters: Meters, sources: Sources): () => Promise<v
     meters.incidents.set(figures.incidents);
     meters.revocationsPending.set(figures.revocationsPending);
     meters.revocationAge.set(figures.oldestRevocationSeconds);
+    meters.deliveryOverdue.set(figures.deliveryOverdueSeconds);
+    meters.endpointsFailing.set(figures.endpointsFailing);
+    meters.endpointsDisabled.set(figures.endpointsDisabled);
     meters.clockOffset.set(await sources.clockOffset());
     figuresUntilMs = performance.now() + FIGURES_MS;
     if (performance.now() < grantsUntilMs) return;
@@ -86,6 +89,7 @@ export function createSampler(meters: Meters, sources: Sources): () => Promise<v
       meters.databaseUp.set(0);
       for (const meter of [meters.refreshLag, meters.appsBehind, meters.incidents, meters.clockOffset]) meter.remove();
       for (const meter of [meters.revocationsPending, meters.revocationAge]) meter.remove();
+      for (const meter of [meters.deliveryOverdue, meters.endpointsFailing, meters.endpointsDisabled]) meter.remove();
       meters.grants.reset();
       figuresUntilMs = 0;
       grantsUntilMs = 0;

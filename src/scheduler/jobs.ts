@@ -1,6 +1,8 @@
 import { actingAs, bySystem } from '../domain/audit.js';
 import { pruneAudit } from '../domain/audit-retention.js';
 import type { CredentialDeps } from '../domain/credential.js';
+import type { Deliverer } from '../domain/deliverer.js';
+import { purgeDeliveries } from '../domain/delivery-replay.js';
 import { watchClock } from '../domain/clock-offset.js';
 import { purgeMeetings, reconcileMeetings } from '../domain/meeting-reconciliation.js';
 import { probeDue } from '../domain/probe.js';
@@ -13,9 +15,10 @@ import type { Deployment } from '../domain/deployment.js';
 import { tryCanaries } from '../domain/refresh-canary.js';
 import { createKeyForgetter, finishDeletions } from '../domain/tenant-deletion.js';
 import { rewrapKeys, tendKeys } from '../domain/tenant-key.js';
+import { forgetRetiredSecrets } from '../domain/webhook-endpoint.js';
 import type { Job } from './scheduler.js';
 
-type JobDeps = CredentialDeps & { keyUse: KeyUse; deployment: Deployment };
+type JobDeps = CredentialDeps & { keyUse: KeyUse; deployment: Deployment; deliverer: Deliverer };
 
 /** A job that has nothing to do right after it was done. */
 const every = (intervalMs: number, name: string, run: () => Promise<void>): Job => ({
@@ -39,7 +42,15 @@ export function createJobs(
     schedules,
     concurrency,
     auditRetentionDays,
-  }: { schedules: boolean; concurrency: number; auditRetentionDays: number },
+    deliveryRetentionDays,
+    deliveryPollMs,
+  }: {
+    schedules: boolean;
+    concurrency: number;
+    auditRetentionDays: number;
+    deliveryRetentionDays: number;
+    deliveryPollMs: number;
+  },
 ): Job[] {
   const as = (job: string) => ({ ...deps, db: actingAs(deps.db, { principal: bySystem(job) }) });
   const replaySpool = every(60_000, 'replay-spool', () => deps.refresher.replay());
@@ -65,6 +76,11 @@ export function createJobs(
     { name: 'rewrap-keys', intervalMs: 30_000, run: () => rewrapKeys(deps) },
     every(600_000, 'purge-expired', () => purgeExpired(deps)),
     every(1_000, 'refresh-canaries', () => tryCanaries(deps)),
+    { name: 'deliver-webhooks', intervalMs: deliveryPollMs, run: (signal) => deps.deliverer.deliverDue(signal) },
+    every(600_000, 'purge-deliveries', async () => {
+      await purgeDeliveries(deps, deliveryRetentionDays);
+      await forgetRetiredSecrets(deps);
+    }),
   ];
   // A copy of a database is left as it is until somebody says whose it is.
   const held = (job: Job): Job => ({

@@ -83,7 +83,7 @@ export async function startTestServer(
       body: JSON.stringify({ query, variables }),
     });
     const text = await response.text();
-    if (!/accessToken|ProviderToken/.test(query)) answers.push(text);
+    if (!/accessToken|ProviderToken|\bsecret\b/.test(query)) answers.push(text);
     const body = JSON.parse(text) as Pick<Answer, 'data' | 'errors'>;
     return { status: response.status, headers: response.headers, data: body.data, errors: body.errors };
   };

@@ -10,14 +10,19 @@ export interface MadeGrant {
   externalId: string;
 }
 
-/** Makes a tenant and an app, and that many user connections between them, without a trip through consent. */
-export async function makeGrants(db: Database, count: number): Promise<MadeGrant[]> {
-  const tenantId = randomUUID();
-  const externalId = `org_${tenantId.slice(0, 8)}`;
+/**
+ * Makes an app and that many user connections between it and a tenant, without a trip through consent.
+ *
+ * @param given a tenant that there is; otherwise one is made.
+ */
+export async function makeGrants(db: Database, count: number, given?: string): Promise<MadeGrant[]> {
+  const externalId = given ?? `org_${randomUUID().slice(0, 8)}`;
   const appId = randomUUID();
-  await db.query(
-    sql`INSERT INTO tenant (id, external_id, allowed_origins) VALUES (${tenantId}::uuid, ${externalId}, '{}')`,
+  const [tenant] = await db.query<{ id: string }>(
+    sql`INSERT INTO tenant (id, external_id, allowed_origins) VALUES (${randomUUID()}::uuid, ${externalId}, '{}')
+    ON CONFLICT (external_id) DO UPDATE SET external_id = excluded.external_id RETURNING id`,
   );
+  const tenantId = tenant?.id ?? '';
   await db.query(sql`
     INSERT INTO provider_app (id, key, provider, name, kind, environment, client_id, secret_version, sealed_client_secret,
       client_secret_set_at, required_scopes, optional_scopes)
