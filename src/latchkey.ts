@@ -17,6 +17,7 @@ import { createRefresher } from './domain/refresh.js';
 import { createKeyUse } from './domain/server-key.js';
 import { createHealthEventStream } from './feed/event-stream.js';
 import { createFeed } from './feed/feed.js';
+import { createRedisFeed } from './feed/redis-wake-ups.js';
 import { createAuthenticate } from './http/authenticate.js';
 import { createFailedAttempts } from './http/failed-attempts.js';
 import { closeServer, listen, ListenError } from './http/listener.js';
@@ -149,7 +150,11 @@ async function start(
     }),
   );
   cleanup.add(() => zoom.close());
-  const feed = instruments.feed(createFeed({ clock, pollMs: config.eventPollMs }));
+  const localFeed = createFeed({ clock, pollMs: config.eventPollMs });
+  const feed = instruments.feed(
+    config.redisUrl === null ? localFeed : createRedisFeed(localFeed, { url: config.redisUrl, log }),
+  );
+  cleanup.add(() => feed.close());
   const disk = config.spool
     ? { folder: join(config.dataDir, 'spool'), cipher: createSpoolCipher({ vault, db }) }
     : null;
@@ -179,6 +184,7 @@ async function start(
       refreshesPerSecond: config.refreshesPerSecond,
       probeIntervalSeconds: config.probeIntervalSeconds,
       meetingListIntervalSeconds: config.meetingListIntervalSeconds,
+      eventRetentionDays: config.eventRetentionDays,
       failuresBeforeDegraded: FAILURES_BEFORE_DEGRADED,
     },
   };

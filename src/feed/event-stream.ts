@@ -5,6 +5,14 @@ import { HEALTH_TOPIC } from './feed.js';
 const MAX_QUEUE = 1_000;
 const READ_BATCH = 200;
 
+/** What came behind a position cannot be told any more: whoever stands there begins anew, with the present state. */
+export class PositionExpiredError extends Error {
+  constructor() {
+    super('The events behind this position are not kept any more.');
+    this.name = 'PositionExpiredError';
+  }
+}
+
 /** What is known of a health event without reading its row. */
 export interface HealthEventPointer {
   id: string;
@@ -17,6 +25,7 @@ export interface HealthEventPointer {
 export interface HealthEventLog {
   /** The newest position; 0 where there is none. */
   latest(): Promise<number>;
+  /** @throws {PositionExpiredError} events that came behind the position are gone. */
   after(position: number, limit: number): Promise<HealthEventPointer[]>;
 }
 
@@ -104,6 +113,14 @@ export function createHealthEventStream(log: HealthEventLog, feed: Feed): Health
           head = head === undefined ? await log.latest() : await readOn(head);
           ready.resolve();
         } catch (error) {
+          // This process slept for longer than events are kept. Who is behind finds out by reading from where they are.
+          if (error instanceof PositionExpiredError) {
+            head = undefined;
+            for (const subscriber of subscribers) {
+              subscriber.overrun = true;
+              subscriber.wake();
+            }
+          }
           // The database is away. Who waits for the start is told; who is live goes on when it is back.
           ready.reject(error);
         }

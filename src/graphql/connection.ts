@@ -1,4 +1,5 @@
 import { GraphQLError } from 'graphql';
+import { PositionExpiredError } from '../feed/event-stream.js';
 import { DEFAULT_PAGE, MAX_PAGE } from './builder.js';
 import { isUuid } from './node.js';
 
@@ -60,6 +61,18 @@ export function positionOf(cursor: string): number {
   if (digits === undefined) throw refuse('This is not the cursor of an event.');
   return Number(digits);
 }
+
+const resyncRequired = () =>
+  new GraphQLError(
+    'The events behind this cursor are not kept any more. Read the present state, then subscribe anew.',
+    {
+      extensions: { code: 'RESYNC_REQUIRED' },
+    },
+  );
+
+/** Says of a position that is too old what the caller has to do about it. */
+export const explainExpired = (error: unknown): unknown =>
+  error instanceof PositionExpiredError ? resyncRequired() : error;
 
 const LIST_CURSOR = /^k(.{1,250})$/;
 const listCursor = (key: string): string => Buffer.from(`k${key}`).toString('base64url');
