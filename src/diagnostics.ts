@@ -42,6 +42,9 @@ export type Occurrence =
   | { kind: 'credential'; outcome: string }
   | { kind: 'webhook'; outcome: WebhookOutcome }
   | { kind: 'health-transition'; status: string; reason: string }
+  /** One more who is told of health events, or one less. */
+  | { kind: 'health-subscription'; change: 1 | -1 }
+  | { kind: 'health-event-delivered' }
   | { kind: 'operation'; operation: OperationKind; outcome: OperationOutcome; seconds: number };
 
 export type WebhookOutcome =

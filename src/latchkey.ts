@@ -15,6 +15,7 @@ import { createPrincipalDirectory } from './domain/principal-directory.js';
 import { createSpoolCipher } from './domain/renewal.js';
 import { createRefresher } from './domain/refresh.js';
 import { createKeyUse } from './domain/server-key.js';
+import { createBroadcast } from './feed/broadcast.js';
 import { createHealthEventStream } from './feed/event-stream.js';
 import { createFeed } from './feed/feed.js';
 import { createRedisFeed } from './feed/redis-wake-ups.js';
@@ -192,7 +193,9 @@ async function start(
   cleanup.add(() => refresher.drain());
   // Before anything is read or refreshed: what a crash has left here may be the only live tokens of their grants.
   await refresher.replay({ all: true });
-  const healthEvents = instruments.healthEvents(createHealthEventStream(createHealthEventLog(db), feed));
+  const eventLog = createHealthEventLog(db);
+  const eventStream = createHealthEventStream(eventLog, feed);
+  const healthEvents = instruments.healthEvents(eventStream);
   const candidates = createCandidateReader(db);
   const renewals = new Map();
   const { adminKey, ...adminKeyOrigin } = await readDevelopmentAdminKey(config);
@@ -205,6 +208,7 @@ async function start(
   const app = createApp({
     readiness,
     deps: { ...deps, refresher, healthEvents, candidates, renewals, principals },
+    broadcast: createBroadcast({ log: eventLog, stream: eventStream }),
     authenticate: createAuthenticate({
       adminKey,
       ownOrigin: development ? publicUrl : null,

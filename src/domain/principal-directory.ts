@@ -74,6 +74,15 @@ type Reach = Pick<Principal, 'permissions' | 'actions' | 'tenantId' | 'externalU
 export const reachOf = ({ permissions, actions, tenantId, externalUserId }: Reach): string =>
   JSON.stringify([permissions.toSorted(), actions.toSorted(), tenantId, externalUserId]);
 
+const hasSame = <T>(a: readonly T[], b: readonly T[]): boolean =>
+  a.length === b.length && a.every((one) => b.includes(one));
+
+const hasSameReach = (a: Reach, b: Reach): boolean =>
+  a.tenantId === b.tenantId &&
+  a.externalUserId === b.externalUserId &&
+  hasSame(a.permissions, b.permissions) &&
+  hasSame(a.actions, b.actions);
+
 interface Watcher {
   principal: Principal & { id: string };
   onEnd: (end: PrincipalEnd) => void;
@@ -158,7 +167,7 @@ export function createPrincipalDirectory(deps: {
       principals.filter((principal) => {
         if (principal.id === null) return false;
         const row = there.get(principal.id);
-        return row === undefined || row.isOver || reachOf(row) !== reachOf(principal);
+        return row === undefined || row.isOver || !hasSameReach(row, principal);
       }),
     );
   }

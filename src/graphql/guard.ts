@@ -31,7 +31,8 @@ export function isAllowed(access: Access, principal: Principal): boolean {
   return principal.permissions.some((permission) => access.permissions.includes(permission));
 }
 
-const forbidden = () => new GraphQLError('The key or session may not do this.', { extensions: { code: 'FORBIDDEN' } });
+export const forbidden = () =>
+  new GraphQLError('The key or session may not do this.', { extensions: { code: 'FORBIDDEN' } });
 
 /** @throws FORBIDDEN, whether or not there is such a thing. */
 function checkNode(globalId: unknown, principal: Principal): void {

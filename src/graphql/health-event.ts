@@ -1,5 +1,5 @@
 import { queryFromInfo } from '@pothos/plugin-prisma';
-import { GraphQLError, type GraphQLResolveInfo } from 'graphql';
+import type { GraphQLResolveInfo } from 'graphql';
 import { positionEvents, requireKnownPosition } from '../domain/health-event.js';
 import type { HealthEventPointer } from '../feed/event-stream.js';
 import { stoppable } from '../feed/stoppable.js';
@@ -8,6 +8,7 @@ import { builder, DEFAULT_PAGE } from './builder.js';
 import { checkPageSize, cursorOf, explainExpired, isGiven, positionOf } from './connection.js';
 import type { Context } from './context.js';
 import { Grant } from './grant.js';
+import { forbidden } from './guard.js';
 import { HealthReason, HealthStatus } from './health.js';
 import { NO_ROW, rowId } from './ids.js';
 
@@ -182,8 +183,6 @@ interface WatchArgs {
   grantId?: string | null | undefined;
   after?: string | null | undefined;
 }
-
-const forbidden = () => new GraphQLError('The key or session may not do this.', { extensions: { code: 'FORBIDDEN' } });
 
 /**
  * Which events a principal asks for, and gets: those of another tenant are left out whatever is asked for.
