@@ -1,7 +1,5 @@
 import sql from 'sql-template-tag';
 import { expect, test } from 'vitest';
-import { recordTransitions } from '../src/domain/health-event.js';
-import { healthOf } from '../src/domain/health.js';
 import { createServerKey } from './support/principals.js';
 import { startTestServer } from './support/server.js';
 import { openSse, openWebSocket, type OpenStream } from './support/streams.js';
@@ -29,20 +27,16 @@ const SHAPES = TRANSPORTS.flatMap(([name, open]): [string, OpenStream, string][]
   [`${name}, apart`, open, APART],
 ]);
 
-/** Many events at once. */
+/** Many events at once, in one statement. */
 const flood = ({ id, tenantId }: MadeGrant, count: number) =>
-  server.db.transaction((tx) =>
-    recordTransitions(
-      tx,
-      Array.from({ length: count }, () => ({
-        grantId: id,
-        tenantId,
-        previous: healthOf('CONNECTED'),
-        next: healthOf('RATE_LIMITED'),
-        always: true,
-      })),
-    ),
-  );
+  server.db.query(sql`
+    WITH counter AS (
+      UPDATE tenant SET event_sequence = event_sequence + ${count} WHERE id = ${tenantId}::uuid RETURNING event_sequence
+    )
+    INSERT INTO health_event (id, tenant_id, grant_id, sequence, previous, current, reason)
+    SELECT gen_random_uuid(), ${tenantId}::uuid, ${id}::uuid, event_sequence - ${count} + number, 'HEALTHY', 'DEGRADED',
+      'RATE_LIMITED'
+    FROM counter, generate_series(1, ${count}::int) AS number`);
 
 test.each(SHAPES)(
   'over %s a key that loses its permission is told no event that came after, and others are',

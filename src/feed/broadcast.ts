@@ -5,6 +5,8 @@ const READ_BATCH = 200;
 /** How long what was made of an event is kept for those who come back together and read it from the log. */
 const RENDERED_MS = 1_000;
 const MAX_RENDERED = 500;
+/** Events that are read together. */
+const RENDERED_AT_ONCE = 32;
 /** After so many listeners other work of the process has its turn. */
 const SENT_AT_ONCE = 1_000;
 
@@ -66,7 +68,7 @@ interface Group<Message, L extends Listener<Message>> {
   key: string;
   audience: Audience<Message, L>;
   members: Set<Member<L>>;
-  /** The last event that was handed to the live members. */
+  /** The last event that is handed to those who are live; whoever is not goes on to it by themselves. */
   position: number;
   ready: Promise<void>;
   stop: AbortController;
@@ -128,29 +130,28 @@ export function createBroadcast<Message, L extends Listener<Message>>(options: {
     return (await rendering).message;
   }
 
-  /** Asks about every member that the event is for, also those that have come while others were asked about. */
-  async function exclude(group: Group<Message, L>, isFor: (member: Member<L>) => boolean): Promise<void> {
-    const asked = new Set<Member<L>>();
-    for (;;) {
-      const members = [...group.members].filter((member) => isFor(member) && !asked.has(member));
-      if (members.length === 0) return;
-      const excluded = await group.audience.excluded(members.map(({ listener }) => listener));
-      for (const member of members) {
-        asked.add(member);
-        if (excluded.has(member.listener)) end(group, member, excluded.get(member.listener));
-      }
+  /** Ends those of some members that may not be told any more. */
+  async function exclude(group: Group<Message, L>, members: readonly Member<L>[]): Promise<void> {
+    if (members.length === 0) return;
+    const excluded = await group.audience.excluded(members.map(({ listener }) => listener));
+    if (excluded.size === 0) return;
+    for (const member of members) {
+      if (excluded.has(member.listener)) end(group, member, excluded.get(member.listener));
     }
   }
 
-  async function deliver(group: Group<Message, L>, event: HealthEventPointer): Promise<void> {
-    const isFor = ({ isLive, position }: Member<L>) => isLive && position < event.position;
-    const message = await render(group, event);
-    if (message !== null) await exclude(group, isFor);
-    // From here on, whoever is not live yet reads this event from the log.
-    group.position = event.position;
+  /** Events with what is told of them, some at a time: reading them together costs less, and each waits for a database. */
+  async function* renderAll(group: Group<Message, L>, events: readonly HealthEventPointer[]) {
+    for (let start = 0; start < events.length; start += RENDERED_AT_ONCE) {
+      const some = events.slice(start, start + RENDERED_AT_ONCE);
+      yield await Promise.all(some.map(async (event) => ({ event, message: await render(group, event) })));
+    }
+  }
+
+  async function tell(group: Group<Message, L>, event: HealthEventPointer, message: Message | null): Promise<void> {
     let sent = 0;
     for (const member of group.members) {
-      if (!isFor(member)) continue;
+      if (!member.isLive || member.position >= event.position) continue;
       member.position = event.position;
       if (message === null) continue;
       if (member.listener.isSlow()) end(group, member, new SlowListenerError());
@@ -164,8 +165,15 @@ export function createBroadcast<Message, L extends Listener<Message>>(options: {
     const { audience, stop } = group;
     const matches = (event: HealthEventPointer) => audience.matches(event);
     try {
-      for await (const event of stream.subscribe({ after: group.position, matches, signal: stop.signal })) {
-        await deliver(group, event);
+      for await (const events of stream.batches({ after: group.position, matches, signal: stop.signal })) {
+        for await (const rendered of renderAll(group, events)) {
+          const last = rendered.at(-1)?.event.position ?? 0;
+          // From here on, whoever is not live yet reads these from the log, and so nobody is told who is not asked about.
+          group.position = last;
+          const members = [...group.members].filter(({ isLive, position }) => isLive && position < last);
+          await exclude(group, members);
+          for (const { event, message } of rendered) await tell(group, event, message);
+        }
       }
       endAll(group, null);
     } catch (error) {
@@ -208,13 +216,15 @@ export function createBroadcast<Message, L extends Listener<Message>>(options: {
       mustRead = false;
       const events = await log.after(member.position, READ_BATCH);
       const matching = events.filter((event) => group.audience.matches(event));
-      if (matching.length > 0) await exclude(group, (one) => one === member);
-      for (const event of matching) {
-        const message = await render(group, event);
-        if (listener.isSlow()) await listener.drained();
+      for await (const rendered of renderAll(group, matching)) {
+        await exclude(group, [member]);
         if (member.isGone) return;
-        member.position = event.position;
-        if (message !== null) listener.send(message);
+        for (const { event, message } of rendered) {
+          if (listener.isSlow()) await listener.drained();
+          if (member.isGone) return;
+          member.position = event.position;
+          if (message !== null) listener.send(message);
+        }
       }
       member.position = Math.max(member.position, events.at(-1)?.position ?? 0);
     }

@@ -6,7 +6,8 @@ import { afterAll, expect, test } from 'vitest';
 import sql from 'sql-template-tag';
 import { systemClock } from '../../src/clock.js';
 import { openPostgres } from '../../src/database/postgres.js';
-import { createHealthEventLog } from '../../src/domain/health-event.js';
+import { createHealthEventLog, recordTransitions } from '../../src/domain/health-event.js';
+import { healthOf } from '../../src/domain/health.js';
 import { createFeed, HEALTH_TOPIC } from '../../src/feed/feed.js';
 import { createRedisFeed } from '../../src/feed/redis-wake-ups.js';
 import { createLog } from '../../src/log.js';
@@ -18,7 +19,7 @@ import { spawnServer } from '../support/process.js';
 import { createRandom } from '../support/random.js';
 import { startRedis } from '../support/redis.js';
 import { TEST_ADMIN_KEY } from '../support/server.js';
-import { flip, makeGrants, type MadeGrant } from '../support/transitions.js';
+import { makeGrants, type MadeGrant } from '../support/transitions.js';
 import { until } from '../support/until.js';
 
 const CUTS = 20;
@@ -57,9 +58,22 @@ const feed = createRedisFeed(createFeed({ clock: systemClock, pollMs: 60_000 }),
 });
 afterAll(() => feed.close());
 
-async function change(grant: MadeGrant, count: number, pauseMs: number): Promise<void> {
-  for (let i = 0; i < count; i += 1) {
-    await flip(db, grant, 1);
+/** Changes a grant, one change a transaction or several. */
+async function change(grant: MadeGrant, count: number, { atOnce = 1, pauseMs = 0 } = {}): Promise<void> {
+  const transition = {
+    grantId: grant.id,
+    tenantId: grant.tenantId,
+    previous: healthOf('CONNECTED'),
+    next: healthOf('RATE_LIMITED'),
+    always: true,
+  };
+  for (let done = 0; done < count; done += atOnce) {
+    await db.transaction((tx) =>
+      recordTransitions(
+        tx,
+        Array.from({ length: atOnce }, () => transition),
+      ),
+    );
     feed.publish(HEALTH_TOPIC);
     await new Promise((resolve) => setTimeout(resolve, pauseMs));
   }
@@ -90,6 +104,17 @@ test('a thousand changes come to each client once and in order, through twenty c
       return { name, proxy, consumption: consume(watch, `http://127.0.0.1:${proxy.port}`, after), cuts: 0 };
     }),
   );
+  const T0 = Date.now();
+  const dbg = setInterval(
+    () =>
+      console.error(
+        Math.round((Date.now() - T0) / 1000),
+        isWriting,
+        consumers.map((c) => [c.cuts, c.consumption.attempts, c.consumption.at.size].join('/')).join('  '),
+      ),
+    3000,
+  );
+  setTimeout(() => clearInterval(dbg), 150000);
   let isWriting = true;
   const cutting = consumers.map(async (consumer) => {
     // The last cut comes while there is still something to be told.
@@ -101,7 +126,7 @@ test('a thousand changes come to each client once and in order, through twenty c
       consumer.cuts += 1;
     }
   });
-  const writing = Promise.all(grants.map((grant) => change(grant, CHANGES_OF_A_TENANT, 10)));
+  const writing = Promise.all(grants.map((grant) => change(grant, CHANGES_OF_A_TENANT, { atOnce: 4, pauseMs: 50 })));
   await Promise.all([...cutting, writing.then(() => (isWriting = false))]);
   for (const { consumption } of consumers) await until(() => consumption.at.size >= total);
   for (const { name, proxy, consumption } of consumers) {
@@ -120,7 +145,7 @@ test('99 of 100 changes come to every client within a second of their commit', a
   const consumptions = CONSUMERS.map(([, watch], index) => consume(watch, urls[index % urls.length]!, after));
   const latencies: number[] = [];
   for (let count = 1; count <= 100; count += 1) {
-    await change(grant!, 1, 0);
+    await change(grant!, 1);
     const committed = performance.now();
     await until(() => consumptions.every(({ at }) => at.size === count));
     // The first one waits for the clients to connect.
@@ -141,10 +166,10 @@ test.each(CONSUMERS)(
     let port = doomedPort;
     const proxy = await startTcpProxy(() => port);
     const consumption = consume(watch, `http://127.0.0.1:${proxy.port}`, await now());
-    await change(grant!, 2, 0);
+    await change(grant!, 2);
     await until(() => consumption.at.size === 2);
     doomed.kill('SIGSTOP');
-    await change(grant!, 3, 0);
+    await change(grant!, 3);
     doomed.kill('SIGKILL');
     await doomed.exited;
     port = random.of(ports);
