@@ -4,11 +4,13 @@ import type { GraphQLDeps } from './graphql/context.js';
 import type { Authenticate } from './http/authenticate.js';
 import { createCors } from './http/cors.js';
 import { createEngine, GRAPHQL_PATH } from './http/engine.js';
+import { createFanOut, type HealthBroadcast } from './http/fan-out.js';
 import { createGraphQLHandler } from './http/graphql.js';
 import { createCallbackHandler, createStartHandler } from './http/oauth.js';
 import { unavailablePage } from './http/pages.js';
 import { methodNotAllowed, notFound, respond, respondJson } from './http/respond.js';
 import type { Readiness } from './http/readiness.js';
+import { createEventStreams } from './http/server-sent-events.js';
 import { createTokenHandler } from './http/tokens.js';
 import { createWebSocketHandler } from './http/websocket.js';
 import { createZoomWebhookHandler } from './http/zoom-webhook.js';
@@ -28,6 +30,8 @@ type Handler = (req: IncomingMessage, res: ServerResponse, segment: string, quer
 
 export interface AppOptions {
   deps: GraphQLDeps;
+  /** Tells health events to those who subscribe. */
+  broadcast: HealthBroadcast;
   authenticate: Authenticate;
   readiness: Readiness;
   development: boolean;
@@ -36,17 +40,19 @@ export interface AppOptions {
 }
 
 /** Routes exact paths; whatever is none of them is 404. */
-export function createApp({ deps, authenticate, readiness, development, api }: AppOptions): App {
+export function createApp({ deps, broadcast, authenticate, readiness, development, api }: AppOptions): App {
   const { log } = deps;
   const engine = createEngine(deps, { development });
+  const fanOut = createFanOut(engine, deps, broadcast);
   const graphql = createGraphQLHandler({
     engine,
+    serveEvents: createEventStreams({ engine, fanOut, principals: deps.principals }),
     authenticate,
     cors: createCors(deps.db),
     log,
     graphiql: development,
   });
-  const webSocket = createWebSocketHandler({ engine, authenticate, principals: deps.principals, log });
+  const webSocket = createWebSocketHandler({ engine, fanOut, authenticate, principals: deps.principals, log });
   let draining = false;
 
   const ready: Handler = async (_req, res) => {

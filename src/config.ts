@@ -49,6 +49,9 @@ export interface Config {
   providerDeadlineSeconds: number;
   doubtSeconds: number;
   eventPollMs: number;
+  eventRetentionDays: number;
+  /** Where wake-ups go between processes; null: each process finds out by polling. */
+  redisUrl: Secret | null;
   maxOpenSessions: number;
   /** How far the time that a webhook was signed at may be from ours. */
   webhookToleranceSeconds: number;
@@ -176,6 +179,11 @@ const Settings = z.object({
   LATCHKEY_PROVIDER_DEADLINE_SECONDS: whole(1, 300, 15),
   LATCHKEY_DOUBT_SECONDS: whole(0, 600, 10),
   LATCHKEY_EVENT_POLL_MS: whole(10, 60_000, 500),
+  LATCHKEY_EVENT_RETENTION_DAYS: whole(7, 3_650, 30),
+  REDIS_URL: z
+    .string()
+    .regex(/^rediss?:\/\//, 'must begin with redis:// or rediss://')
+    .optional(),
   LATCHKEY_MAX_OPEN_SESSIONS: whole(1, 1_000_000, 2_000),
   LATCHKEY_WEBHOOK_TOLERANCE_SECONDS: whole(1, 86_400, 300),
   LATCHKEY_WEBHOOK_ALLOW_PRIVATE: addressRanges,
@@ -273,6 +281,8 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     providerDeadlineSeconds: settings.LATCHKEY_PROVIDER_DEADLINE_SECONDS,
     doubtSeconds: settings.LATCHKEY_DOUBT_SECONDS,
     eventPollMs: settings.LATCHKEY_EVENT_POLL_MS,
+    eventRetentionDays: settings.LATCHKEY_EVENT_RETENTION_DAYS,
+    redisUrl: settings.REDIS_URL === undefined ? null : new Secret(settings.REDIS_URL),
     maxOpenSessions: settings.LATCHKEY_MAX_OPEN_SESSIONS,
     webhookToleranceSeconds: settings.LATCHKEY_WEBHOOK_TOLERANCE_SECONDS,
     webhookAllowPrivate: settings.LATCHKEY_WEBHOOK_ALLOW_PRIVATE,

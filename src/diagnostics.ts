@@ -48,6 +48,9 @@ export type Occurrence =
   | { kind: 'audit'; what: AuditSubject; count: number }
   /** They could not be: a change was not made, or reads are still to be recorded or were refused. */
   | { kind: 'audit-failure'; what: AuditSubject }
+  /** One more who is told of health events, or one less. */
+  | { kind: 'health-subscription'; change: 1 | -1 }
+  | { kind: 'health-event-delivered' }
   | { kind: 'operation'; operation: OperationKind; outcome: OperationOutcome; seconds: number };
 
 export type AuditSubject = 'change' | 'read';

@@ -22,8 +22,10 @@ import { createSpoolCipher } from './domain/renewal.js';
 import { holdProvider, holdRefresher } from './domain/quarantine.js';
 import { createRefresher } from './domain/refresh.js';
 import { createKeyUse } from './domain/server-key.js';
+import { createBroadcast } from './feed/broadcast.js';
 import { createHealthEventStream } from './feed/event-stream.js';
 import { createFeed } from './feed/feed.js';
+import { createRedisFeed } from './feed/redis-wake-ups.js';
 import { createAuthenticate } from './http/authenticate.js';
 import { createFailedAttempts } from './http/failed-attempts.js';
 import { closeServer, listen, ListenError } from './http/listener.js';
@@ -162,7 +164,11 @@ async function start(
   });
   const zoom = instruments.zoom(holdProvider(provider, deployment));
   cleanup.add(() => zoom.close());
-  const feed = instruments.feed(createFeed({ clock, pollMs: config.eventPollMs }));
+  const localFeed = createFeed({ clock, pollMs: config.eventPollMs });
+  const feed = instruments.feed(
+    config.redisUrl === null ? localFeed : createRedisFeed(localFeed, { url: config.redisUrl, log }),
+  );
+  cleanup.add(() => feed.close());
   const disk = config.spool
     ? { folder: join(config.dataDir, 'spool'), cipher: createSpoolCipher({ vault, db }) }
     : null;
@@ -192,6 +198,7 @@ async function start(
       refreshesPerSecond: config.refreshesPerSecond,
       probeIntervalSeconds: config.probeIntervalSeconds,
       meetingListIntervalSeconds: config.meetingListIntervalSeconds,
+      eventRetentionDays: config.eventRetentionDays,
       failuresBeforeDegraded: FAILURES_BEFORE_DEGRADED,
     },
   };
@@ -211,7 +218,9 @@ async function start(
   cleanup.add(() => webhookSender.close());
   const deliverer = createDeliverer({ ...deps, webhookSender });
   cleanup.add(() => deliverer.drain());
-  const healthEvents = instruments.healthEvents(createHealthEventStream(createHealthEventLog(db), feed));
+  const eventLog = createHealthEventLog(db);
+  const eventStream = createHealthEventStream(eventLog, feed);
+  const healthEvents = instruments.healthEvents(eventStream);
   const candidates = createCandidateReader(db);
   const renewals = new Map();
   const { adminKey, ...adminKeyOrigin } = await readDevelopmentAdminKey(config);
@@ -224,6 +233,7 @@ async function start(
   const app = createApp({
     readiness,
     deps: { ...deps, refresher, healthEvents, candidates, renewals, principals, reads, webhookSender },
+    broadcast: createBroadcast({ log: eventLog, stream: eventStream }),
     authenticate: createAuthenticate({
       adminKey,
       ownOrigin: development ? publicUrl : null,

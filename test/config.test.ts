@@ -52,6 +52,8 @@ test('without any setting it is a development server with a sandbox and document
     providerDeadlineSeconds: 15,
     doubtSeconds: 10,
     eventPollMs: 500,
+    eventRetentionDays: 30,
+    redisUrl: null,
     maxOpenSessions: 2000,
     webhookToleranceSeconds: 300,
     webhookAllowPrivate: [],

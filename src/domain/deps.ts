@@ -38,6 +38,8 @@ export interface DomainSettings {
   meetingListIntervalSeconds: number | null;
   /** How long nothing may have been sealed with a superseded version of a key before it is destroyed. */
   keyRetirementSeconds: number;
+  /** How long health events are kept. */
+  eventRetentionDays: number;
   /** Failed refreshes in a row that turn a healthy grant to DEGRADED. */
   failuresBeforeDegraded: number;
 }

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import sql from 'sql-template-tag';
 import type { Database, Sql } from '../database/database.js';
 import { tellOf } from '../diagnostics.js';
-import type { HealthEventLog, HealthEventPointer } from '../feed/event-stream.js';
+import { type HealthEventLog, type HealthEventPointer, PositionExpiredError } from '../feed/event-stream.js';
 import type { HealthReason, HealthStatus } from '../generated/prisma/enums.js';
 import { noteAudit } from './audit.js';
 import { type HealthState, isLive, sameHealth } from './health.js';
@@ -72,7 +72,8 @@ export async function recordTransitions(tx: Sql, transitions: readonly Transitio
  *
  * A position is given after commit and under one lock, so positions become visible in their order: a number taken
  * inside the writing transactions would let a reader pass one that commits late. Within a tenant positions follow
- * `sequence`, whose row lock lets no later event commit before an earlier one.
+ * `sequence`, whose row lock lets no later event commit before an earlier one. No position is ever given twice, also
+ * when the event that had it is gone.
  */
 export async function positionEvents(db: Database): Promise<void> {
   const [waiting] = await db.query(sql`SELECT 1 FROM health_event WHERE position IS NULL LIMIT 1`);
@@ -80,17 +81,23 @@ export async function positionEvents(db: Database): Promise<void> {
   await db.transaction(async (tx) => {
     await tx.query(sql`SELECT pg_advisory_xact_lock(${POSITION_LOCK})::text`);
     await tx.query(sql`
-      UPDATE health_event event SET position = placed.position
-      FROM (
-        SELECT id, (SELECT coalesce(max(position), 0) FROM health_event)
-          + row_number() OVER (ORDER BY occurred_at, tenant_id, sequence) AS position
+      WITH start AS (
+        SELECT greatest(last_position, (SELECT coalesce(max(position), 0) FROM health_event)) AS position
+        FROM health_event_log
+      ), placed AS (
+        UPDATE health_event event SET position = numbered.position
         FROM (
-          SELECT id, tenant_id, sequence,
-            max(occurred_at) OVER (PARTITION BY tenant_id ORDER BY sequence) AS occurred_at
-          FROM health_event WHERE position IS NULL
-        ) waiting
-      ) placed
-      WHERE event.id = placed.id`);
+          SELECT id, (SELECT position FROM start)
+            + row_number() OVER (ORDER BY occurred_at, tenant_id, sequence) AS position
+          FROM (
+            SELECT id, tenant_id, sequence,
+              max(occurred_at) OVER (PARTITION BY tenant_id ORDER BY sequence) AS occurred_at
+            FROM health_event WHERE position IS NULL
+          ) waiting
+        ) numbered
+        WHERE event.id = numbered.id RETURNING event.position
+      )
+      UPDATE health_event_log SET last_position = greatest(last_position, (SELECT max(position) FROM placed))`);
   });
 }
 
@@ -99,16 +106,84 @@ export function createHealthEventLog(db: Database): HealthEventLog {
   return {
     latest: async () => {
       await positionEvents(db);
-      const [row] = await db.query<{ latest: number | null }>(sql`SELECT max(position) AS latest FROM health_event`);
+      const [row] = await db.query<{ latest: number }>(sql`SELECT last_position AS latest FROM health_event_log`);
       return row?.latest ?? 0;
     },
     after: async (position, limit) => {
       await positionEvents(db);
-      return db.query<HealthEventPointer>(sql`
-        SELECT id, position, tenant_id AS "tenantId", grant_id AS "grantId"
-        FROM health_event WHERE position > ${position} ORDER BY position LIMIT ${limit}`);
+      // One statement, so that what it does not find cannot have been removed before it looked for the removed.
+      const rows = await db.query<EventRow>(sql`
+        SELECT log.last_position AS "lastPosition", log.expired_position AS "expiredPosition",
+          log.lost_after AS "lostAfter", log.restored_position AS "restoredPosition",
+          event.id, event.position, event.tenant_id AS "tenantId", event.grant_id AS "grantId"
+        FROM health_event_log log LEFT JOIN LATERAL (
+          SELECT * FROM health_event WHERE position > ${position} ORDER BY position LIMIT ${limit}
+        ) event ON true ORDER BY event.position`);
+      checkPosition(position, rows[0]);
+      // Where there is no event, the row is that of the log alone.
+      return rows.flatMap(({ id, position: at, tenantId, grantId }) =>
+        id === null ? [] : [{ id, position: at, tenantId, grantId }],
+      );
     },
   };
+}
+
+type EventRow = LogRow & Omit<HealthEventPointer, 'id'> & { id: string | null };
+
+/** What is known of the order of events as a whole. */
+interface LogRow {
+  lastPosition: number;
+  expiredPosition: number;
+  lostAfter: number;
+  restoredPosition: number;
+}
+
+/**
+ * @throws {PositionExpiredError} what came behind the position is not known any more: it is older than what is kept, or
+ * was given before a backup was restored that does not have it.
+ */
+function checkPosition(position: number, log: LogRow | undefined): void {
+  if (log === undefined) throw new Error('The health event log has no row.');
+  const isLost = position > log.lostAfter && position < log.restoredPosition;
+  if (position < log.expiredPosition || position > log.lastPosition || isLost) throw new PositionExpiredError();
+}
+
+/**
+ * For whoever has read events around a position: call it after the reading.
+ *
+ * @throws {PositionExpiredError} as `HealthEventLog.after`.
+ */
+export async function requireKnownPosition(db: Sql, position: number): Promise<void> {
+  const [log] = await db.query<LogRow>(sql`
+    SELECT last_position AS "lastPosition", expired_position AS "expiredPosition", lost_after AS "lostAfter",
+      restored_position AS "restoredPosition" FROM health_event_log`);
+  checkPosition(position, log);
+}
+
+/** Events that one statement removes, so that none runs for long. */
+const EXPIRED_AT_ONCE = 5_000;
+
+/**
+ * Removes the events that are older than they are kept. Only from the beginning of their order, so that what is left is
+ * whole from one position on.
+ */
+export async function expireEvents(db: Database, retentionDays: number): Promise<void> {
+  for (let removed = EXPIRED_AT_ONCE; removed === EXPIRED_AT_ONCE;) {
+    const rows = await db.query(sql`
+      WITH oldest AS (
+        SELECT id, position,
+          bool_and(occurred_at < now() - make_interval(days => ${retentionDays})) OVER (ORDER BY position) AS is_expired
+        FROM (SELECT * FROM health_event WHERE position IS NOT NULL ORDER BY position LIMIT ${EXPIRED_AT_ONCE}) first
+      ), removed AS (
+        DELETE FROM health_event WHERE id IN (SELECT id FROM oldest WHERE is_expired) RETURNING position
+      ), log AS (
+        UPDATE health_event_log
+        SET expired_position = greatest(expired_position, (SELECT max(position) FROM removed))
+        WHERE EXISTS (SELECT 1 FROM removed)
+      )
+      SELECT position FROM removed`);
+    removed = rows.length;
+  }
 }
 
 /** The health columns of a grant, as the statements of this folder select them. */

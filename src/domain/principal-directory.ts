@@ -26,6 +26,13 @@ export interface PrincipalDirectory {
    * @returns stops watching.
    */
   watch(principal: Principal, onEnd: (end: PrincipalEnd) => void): () => void;
+  /**
+   * Reads anew whether principals still are who they were found to be, all of them in one statement. What was committed
+   * before the call is seen. Those that have come to an end are told so, as by `watch`.
+   *
+   * @returns those that may no longer do what they could.
+   */
+  changed(principals: readonly Principal[]): Promise<Set<Principal>>;
   /** Lets go of principals that were just revoked. */
   forget(ids: readonly string[]): void;
   close(): void;
@@ -59,6 +66,22 @@ const frontendSessionQuery = (id: string) => sql`
     t.external_id AS "tenantExternalId", s.external_user_id AS "externalUserId", s.expires_at AS "expiresAt",
     (extract(epoch FROM s.expires_at - now()) * 1000)::float8 AS "msLeft", s.origins, s.return_to AS "returnTo"
   FROM frontend_session s JOIN tenant t ON t.id = s.tenant_id WHERE s.id = ${id}::uuid`;
+
+/** What of a principal decides what they may do and see. */
+type Reach = Pick<Principal, 'permissions' | 'actions' | 'tenantId' | 'externalUserId'>;
+
+/** A text that two principals share exactly when they may do and see the same. */
+export const reachOf = ({ permissions, actions, tenantId, externalUserId }: Reach): string =>
+  JSON.stringify([permissions.toSorted(), actions.toSorted(), tenantId, externalUserId]);
+
+const hasSame = <T>(a: readonly T[], b: readonly T[]): boolean =>
+  a.length === b.length && a.every((one) => b.includes(one));
+
+const hasSameReach = (a: Reach, b: Reach): boolean =>
+  a.tenantId === b.tenantId &&
+  a.externalUserId === b.externalUserId &&
+  hasSame(a.permissions, b.permissions) &&
+  hasSame(a.actions, b.actions);
 
 interface Watcher {
   principal: Principal & { id: string };
@@ -120,6 +143,35 @@ export function createPrincipalDirectory(deps: {
     end(new Set([...keys, ...sessions].filter((id) => !there.has(id))), 'REVOKED');
   }
 
+  async function changed(principals: readonly Principal[]): Promise<Set<Principal>> {
+    const ids = (kind: Principal['kind']) => [
+      ...new Set(
+        principals.flatMap((principal) => (principal.kind === kind && principal.id !== null ? [principal.id] : [])),
+      ),
+    ];
+    const [keys, sessions] = [ids('SERVER_KEY'), ids('FRONTEND_SESSION')];
+    if (keys.length + sessions.length === 0) return new Set();
+    const rows = await deps.db.query<Reach & { id: string; isOver: boolean }>(sql`
+      SELECT id, coalesce(expires_at <= now(), false) AS "isOver", permissions::text[] AS permissions,
+        '{}'::text[] AS actions, tenant_id AS "tenantId", NULL AS "externalUserId"
+      FROM server_key WHERE id = ANY(${keys}::uuid[])
+      UNION ALL
+      SELECT id, expires_at <= now(), '{}'::text[], actions::text[], tenant_id, external_user_id
+      FROM frontend_session WHERE id = ANY(${sessions}::uuid[])`);
+    const there = new Map(rows.map((row) => [row.id, row]));
+    const over = new Set(rows.filter(({ isOver }) => isOver).map(({ id }) => id));
+    const gone = new Set([...keys, ...sessions].filter((id) => !there.has(id)));
+    if (over.size > 0) end(over, 'EXPIRED');
+    if (gone.size > 0) end(gone, 'REVOKED');
+    return new Set(
+      principals.filter((principal) => {
+        if (principal.id === null) return false;
+        const row = there.get(principal.id);
+        return row === undefined || row.isOver || !hasSameReach(row, principal);
+      }),
+    );
+  }
+
   async function keepWatch(): Promise<void> {
     if (watching) return;
     watching = true;
@@ -145,6 +197,7 @@ export function createPrincipalDirectory(deps: {
       void keepWatch();
       return () => void watchers.delete(watcher);
     },
+    changed,
     forget: (ids) => end(new Set(ids), 'REVOKED'),
     close: () => closing.abort(),
   };

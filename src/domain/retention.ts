@@ -1,5 +1,6 @@
 import sql from 'sql-template-tag';
 import type { Deps } from './deps.js';
+import { expireEvents } from './health-event.js';
 
 const SESSION_DAYS = 7;
 /** As long as somebody may still ask why a session was refused. */
@@ -11,9 +12,10 @@ const REFRESH_TOKEN_DAYS = 90;
 
 /**
  * Removes what has served its time: secrets of trips that were not finished as soon as they are over, the trips
- * themselves and the memory of delivered webhooks after a week, frontend sessions a day after their end. Health events are kept.
+ * themselves and the memory of delivered webhooks after a week, frontend sessions a day after their end, health
+ * events after the days of the setting.
  */
-export async function purgeExpired(deps: Pick<Deps, 'db'>): Promise<void> {
+export async function purgeExpired(deps: Pick<Deps, 'db' | 'settings'>): Promise<void> {
   await deps.db.query(sql`
     UPDATE authorization_session SET sealed_code = NULL, sealed_code_verifier = NULL, state_hash = NULL,
       browser_hash = NULL, connect_code_hash = NULL
@@ -27,4 +29,5 @@ export async function purgeExpired(deps: Pick<Deps, 'db'>): Promise<void> {
     DELETE FROM provider_revocation WHERE created_at < now() - make_interval(days => ${REFRESH_TOKEN_DAYS})`);
   await deps.db.query(sql`
     DELETE FROM webhook_event WHERE received_at < now() - make_interval(days => ${WEBHOOK_DAYS})`);
+  await expireEvents(deps.db, deps.settings.eventRetentionDays);
 }

@@ -5,6 +5,14 @@ import { HEALTH_TOPIC } from './feed.js';
 const MAX_QUEUE = 1_000;
 const READ_BATCH = 200;
 
+/** What came behind a position cannot be told any more: whoever stands there begins anew, with the present state. */
+export class PositionExpiredError extends Error {
+  constructor() {
+    super('The events behind this position are not kept any more.');
+    this.name = 'PositionExpiredError';
+  }
+}
+
 /** What is known of a health event without reading its row. */
 export interface HealthEventPointer {
   id: string;
@@ -17,6 +25,7 @@ export interface HealthEventPointer {
 export interface HealthEventLog {
   /** The newest position; 0 where there is none. */
   latest(): Promise<number>;
+  /** @throws {PositionExpiredError} events that came behind the position are gone. */
   after(position: number, limit: number): Promise<HealthEventPointer[]>;
 }
 
@@ -28,6 +37,8 @@ export interface HealthEventStream {
    * Memory per subscriber is bounded: one that reads slower than events come falls back to reading the log.
    */
   subscribe(options: SubscribeOptions): AsyncGenerator<HealthEventPointer, void, void>;
+  /** As `subscribe`, with as many at once as there are: never none, and at most as many as are kept for a subscriber. */
+  batches(options: SubscribeOptions): AsyncGenerator<HealthEventPointer[], void, void>;
 }
 
 export interface SubscribeOptions {
@@ -104,6 +115,14 @@ export function createHealthEventStream(log: HealthEventLog, feed: Feed): Health
           head = head === undefined ? await log.latest() : await readOn(head);
           ready.resolve();
         } catch (error) {
+          // This process slept for longer than events are kept. Who is behind finds out by reading from where they are.
+          if (error instanceof PositionExpiredError) {
+            head = undefined;
+            for (const subscriber of subscribers) {
+              subscriber.overrun = true;
+              subscriber.wake();
+            }
+          }
           // The database is away. Who waits for the start is told; who is live goes on when it is back.
           ready.reject(error);
         }
@@ -117,11 +136,15 @@ export function createHealthEventStream(log: HealthEventLog, feed: Feed): Health
     return started;
   }
 
-  async function* subscribe({
+  async function* subscribe(options: SubscribeOptions): AsyncGenerator<HealthEventPointer, void, void> {
+    for await (const events of batches(options)) yield* events;
+  }
+
+  async function* batches({
     after,
     matches,
     signal,
-  }: SubscribeOptions): AsyncGenerator<HealthEventPointer, void, void> {
+  }: SubscribeOptions): AsyncGenerator<HealthEventPointer[], void, void> {
     let wake = deferred();
     // The first pass reads the log, from which the queue then takes over.
     const subscriber: Subscriber = { matches, queue: [], overrun: true, wake: () => wake.resolve() };
@@ -139,17 +162,18 @@ export function createHealthEventStream(log: HealthEventLog, feed: Feed): Health
           subscriber.overrun = false;
           for (let more = true; more && !signal.aborted;) {
             const events = await log.after(position, READ_BATCH);
-            for (const event of events) {
-              position = event.position;
-              if (matches(event)) yield event;
-            }
+            position = events.at(-1)?.position ?? position;
             more = events.length === READ_BATCH;
+            const matching = events.filter(matches);
+            if (matching.length > 0) yield matching;
           }
         }
-        for (let event = subscriber.queue.shift(); event !== undefined; event = subscriber.queue.shift()) {
-          if (event.position <= position) continue;
-          position = event.position;
-          yield event;
+        while (subscriber.queue.length > 0) {
+          const from = position;
+          const events = subscriber.queue.filter((event) => event.position > from);
+          subscriber.queue = [];
+          position = events.at(-1)?.position ?? position;
+          if (events.length > 0) yield events;
         }
         if (subscriber.overrun || signal.aborted || mine.ended) continue;
         await wake.promise;
@@ -165,5 +189,5 @@ export function createHealthEventStream(log: HealthEventLog, feed: Feed): Health
     }
   }
 
-  return { subscribe };
+  return { subscribe, batches };
 }

@@ -237,6 +237,8 @@ async function* watchSession(ctx: Context, id: string | null, signal: AbortSigna
     const status = statusOf(session, ctx);
     if (status === last) continue;
     last = status;
+    // Asked anew for each step: who has lost a permission since is told nothing that came after.
+    if ((await ctx.principals.changed([ctx.principal])).size > 0) return;
     yield session;
     if (status !== 'PENDING' && status !== 'AWAITING_COMPLETION') return;
   }

@@ -1,4 +1,5 @@
 import { GraphQLError } from 'graphql';
+import { PositionExpiredError } from '../feed/event-stream.js';
 import { DEFAULT_PAGE, MAX_PAGE } from './builder.js';
 import { isUuid } from './node.js';
 
@@ -79,6 +80,18 @@ export function auditPlaceOf(cursor: string): AuditPlace {
   if (ms === undefined || !isUuid(chainId)) throw refuse('This is not a cursor of an audit event.');
   return { recordedAt: new Date(Number(ms)), chainId, sequence: Number(sequence) };
 }
+
+const resyncRequired = () =>
+  new GraphQLError(
+    'The events behind this cursor are not kept any more. Read the present state, then subscribe anew.',
+    {
+      extensions: { code: 'RESYNC_REQUIRED' },
+    },
+  );
+
+/** Says of a position that is too old what the caller has to do about it. */
+export const explainExpired = (error: unknown): unknown =>
+  error instanceof PositionExpiredError ? resyncRequired() : error;
 
 const LIST_CURSOR = /^k(.{1,250})$/;
 const listCursor = (key: string): string => Buffer.from(`k${key}`).toString('base64url');

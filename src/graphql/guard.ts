@@ -32,7 +32,8 @@ export function isAllowed(access: Access, principal: Principal): boolean {
   return access.all === true ? access.permissions.every(has) : access.permissions.some(has);
 }
 
-const forbidden = () => new GraphQLError('The key or session may not do this.', { extensions: { code: 'FORBIDDEN' } });
+export const forbidden = () =>
+  new GraphQLError('The key or session may not do this.', { extensions: { code: 'FORBIDDEN' } });
 
 /** @throws FORBIDDEN, whether or not there is such a thing. */
 function checkNode(globalId: unknown, principal: Principal): void {

@@ -1,12 +1,14 @@
 import { queryFromInfo } from '@pothos/plugin-prisma';
 import type { GraphQLResolveInfo } from 'graphql';
-import { positionEvents } from '../domain/health-event.js';
+import { positionEvents, requireKnownPosition } from '../domain/health-event.js';
+import type { HealthEventPointer } from '../feed/event-stream.js';
 import { stoppable } from '../feed/stoppable.js';
 import type { Prisma } from '../generated/prisma/client.js';
 import { builder, DEFAULT_PAGE } from './builder.js';
-import { checkPageSize, cursorOf, isGiven, positionOf } from './connection.js';
+import { checkPageSize, cursorOf, explainExpired, isGiven, positionOf } from './connection.js';
 import type { Context } from './context.js';
 import { Grant } from './grant.js';
+import { forbidden } from './guard.js';
 import { HealthReason, HealthStatus } from './health.js';
 import { NO_ROW, rowId } from './ids.js';
 
@@ -64,7 +66,17 @@ interface PageArgs {
   before?: string | null | undefined;
 }
 
-/** A page of events in the order of their positions, which are also their cursors. */
+/** @throws RESYNC_REQUIRED */
+const requireKnown = (ctx: Context, position: number): Promise<void> =>
+  requireKnownPosition(ctx.db, position).catch((error: unknown) => {
+    throw explainExpired(error);
+  });
+
+/**
+ * A page of events in the order of their positions, which are also their cursors.
+ *
+ * @throws BAD_USER_INPUT for a cursor that none is, RESYNC_REQUIRED for one that is older than what is kept.
+ */
 export async function healthEventPage(
   ctx: Context,
   info: GraphQLResolveInfo,
@@ -75,10 +87,11 @@ export async function healthEventPage(
   await positionEvents(ctx.db);
   const backwards = args.first === null || args.first === undefined ? typeof args.last === 'number' : false;
   const size = (backwards ? args.last : args.first) ?? DEFAULT_PAGE;
+  const [after, before] = [args.after, args.before].map((cursor) => (isGiven(cursor) ? positionOf(cursor) : null));
   const position: Prisma.BigIntNullableFilter = {
     not: null,
-    ...(isGiven(args.after) ? { gt: positionOf(args.after) } : {}),
-    ...(isGiven(args.before) ? { lt: positionOf(args.before) } : {}),
+    ...(isGiven(after) ? { gt: after } : {}),
+    ...(isGiven(before) ? { lt: before } : {}),
   };
   const { select, include } = queryFromInfo({
     context: ctx,
@@ -95,6 +108,7 @@ export async function healthEventPage(
     orderBy: { position: backwards ? 'desc' : 'asc' },
     take: size + 1,
   });
+  for (const cursor of [after, before].filter(isGiven)) await requireKnown(ctx, cursor);
   const page = rows.slice(0, size);
   if (backwards) page.reverse();
   const edges = page.map((node) => ({ cursor: cursorOf(node.position ?? 0n), node }));
@@ -141,7 +155,7 @@ builder.subscriptionField('healthChanged', (t) =>
     type: HealthEvent,
     nullable: true,
     description:
-      'Health transitions, from now on or, with `after`, from right behind that event: nothing is skipped and nothing out of order per tenant.',
+      'Health transitions the caller may see, from now on or, with `after`, from right behind that event: nothing is skipped and nothing out of order per tenant. A cursor older than what is kept ends with RESYNC_REQUIRED.',
     args: {
       tenantId: t.arg.string({ description: 'Only those of this tenant, by your identifier.' }),
       grantId: t.arg.id({ description: 'Only those of this installation or user connection.' }),
@@ -154,32 +168,55 @@ builder.subscriptionField('healthChanged', (t) =>
 );
 
 /** Within a tenant, only whoever acts for one user must be asked about each event. */
-const isVisible = async ({ principal, prisma }: Context, { id }: { id: string }): Promise<boolean> =>
+export const isVisible = async ({ principal, prisma }: Context, { id }: { id: string }): Promise<boolean> =>
   principal.externalUserId === null || (await prisma.healthEvent.count({ where: { id } })) === 1;
 
-async function* subscribeToHealth(
-  ctx: Context,
-  args: {
-    tenantId?: string | null | undefined;
-    grantId?: string | null | undefined;
-    after?: string | null | undefined;
-  },
-  signal: AbortSignal,
-) {
+/** What a subscription is about, from its arguments. */
+export interface HealthWatch {
+  /** Position to go on behind; null: from now on. */
+  after: number | null;
+  matches: (event: HealthEventPointer) => boolean;
+}
+
+interface WatchArgs {
+  tenantId?: string | null | undefined;
+  grantId?: string | null | undefined;
+  after?: string | null | undefined;
+}
+
+/**
+ * Which events a principal asks for, and gets: those of another tenant are left out whatever is asked for.
+ *
+ * @throws BAD_USER_INPUT for a cursor that none is, FORBIDDEN for a tenant other than the principal's, be there such a
+ * tenant or not.
+ */
+export async function healthWatch(ctx: Context, args: WatchArgs): Promise<HealthWatch> {
   const after = isGiven(args.after) ? positionOf(args.after) : null;
   const grantId = isGiven(args.grantId) ? (rowId(args.grantId, 'Installation', 'UserConnection') ?? NO_ROW) : null;
+  const { tenantId: own, tenantExternalId } = ctx.principal;
+  if (own !== null && isGiven(args.tenantId) && args.tenantId !== tenantExternalId) throw forbidden();
   const tenant = isGiven(args.tenantId)
     ? await ctx.prisma.tenant.findUnique({ where: { externalId: args.tenantId }, select: { id: true } })
     : null;
   const tenantId = isGiven(args.tenantId) ? (tenant?.id ?? NO_ROW) : null;
-  const own = ctx.principal.tenantId;
-  const events = ctx.healthEvents.subscribe({
+  return {
     after,
     matches: (event) =>
       (own === null || event.tenantId === own) &&
       (tenantId === null || event.tenantId === tenantId) &&
       (grantId === null || event.grantId === grantId),
-    signal,
-  });
-  for await (const event of events) if (await isVisible(ctx, event)) yield event;
+  };
+}
+
+async function* subscribeToHealth(ctx: Context, args: WatchArgs, signal: AbortSignal) {
+  const watch = await healthWatch(ctx, args);
+  try {
+    for await (const event of ctx.healthEvents.subscribe({ ...watch, signal })) {
+      // Asked anew for each event: who has lost a permission since is told nothing that came after.
+      if ((await ctx.principals.changed([ctx.principal])).size > 0) throw forbidden();
+      if (await isVisible(ctx, event)) yield event;
+    }
+  } catch (error) {
+    throw explainExpired(error);
+  }
 }

@@ -40,6 +40,7 @@ const VISIBILITY: Record<Prisma.ModelName, Visibility> = {
   FrontendSession: none,
   Grant: (principal) => visibleGrants(principal) as Condition,
   HealthEvent: withGrant,
+  HealthEventLog: none,
   HostedMeeting: none,
   MeetingListing: none,
   ProviderAccount: none,

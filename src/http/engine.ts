@@ -98,13 +98,19 @@ const createStreamEnds = ({ principals }: GraphQLDeps): Plugin<Context> => ({
   }),
 });
 
+const isMissing = (data: ExecutionResult['data']): boolean =>
+  Object.values(data ?? {}).every((value) => value === null);
+
 function endWithErrors(results: AsyncIterableIterator<ExecutionResult>): AsyncIterableIterator<ExecutionResult> {
   let failed = false;
   return {
     next: async () => {
       if (failed) return { done: true, value: undefined };
       try {
-        return await results.next();
+        const result = await results.next();
+        // What cannot be read is not passed over: whoever comes back for it finds it behind the last cursor.
+        failed = result.done !== true && result.value.errors !== undefined && isMissing(result.value.data);
+        return result;
       } catch (error) {
         failed = true;
         if (!(error instanceof GraphQLError)) throw error;

@@ -10,6 +10,7 @@ import type { Cors } from './cors.js';
 import { GRAPHQL_PATH, type Engine, type RequestContext } from './engine.js';
 import { outcomeOf, outcomeOfText } from './operation-outcome.js';
 import { BASE_HEADERS, methodNotAllowed, readBody, respondJson } from './respond.js';
+import type { ServeEvents } from './server-sent-events.js';
 import { createSingleOperationRunner, type SingleOperation } from './single-operation.js';
 
 const MAX_BODY_BYTES = 102_400;
@@ -31,7 +32,7 @@ const respondError = (res: ServerResponse, status: number, message: string, code
  * Answers /graphql over HTTP.
  *
  * There are two doors to the engine. Most requests are a POST of one well-formed query or mutation: those are run
- * directly. Everything else (subscriptions, GET, GraphiQL, anything malformed) takes the way through the engine's own
+ * directly, as are subscriptions that are shared. Everything else (other subscriptions, GET, GraphiQL, anything malformed) takes the way through the engine's own
  * HTTP layer, which negotiates, streams, and words the errors. Parsing, validation, limits, context and masking are
  * the engine's on both ways.
  */
@@ -41,8 +42,9 @@ export function createGraphQLHandler(options: {
   cors: Cors;
   log: Log;
   graphiql: boolean;
+  serveEvents: ServeEvents;
 }) {
-  const { engine, authenticate, cors, log, graphiql } = options;
+  const { engine, authenticate, cors, log, graphiql, serveEvents } = options;
   const runSingle = createSingleOperationRunner(engine);
 
   return async function handle(req: IncomingMessage, res: ServerResponse): Promise<void> {
@@ -74,7 +76,9 @@ export function createGraphQLHandler(options: {
       return respondError(res, 413, `A request may have ${MAX_BODY_BYTES} bytes.`, 'PAYLOAD_TOO_LARGE');
     }
     const mediaType = plainAnswerType(headers.accept);
-    const operation = mediaType === null ? null : readOperation(body);
+    const operation = readOperation(body);
+    if (mediaType === null && (await serveEvents(req, res, operation, context)))
+      return count('subscription', 'ok', sinceMs);
     if (mediaType === null || operation === null) return viaEngine(req, res, body, context, sinceMs);
     const single = await runSingle(operation, context);
     if (single === null) return viaEngine(req, res, body, context, sinceMs);

@@ -6,9 +6,9 @@ import { WebSocketServer } from 'ws';
 import {
   type DocumentNode,
   type ExecutionArgs,
+  type ExecutionResult,
   type FormattedExecutionResult,
   type GraphQLError,
-  type GraphQLFormattedError,
 } from 'graphql';
 import type { WebSocket } from 'ws';
 import type { PrincipalDirectory } from '../domain/principal-directory.js';
@@ -16,11 +16,13 @@ import type { Principal } from '../domain/principal.js';
 import type { Log } from '../log.js';
 import { type Authenticate, sourceOf } from './authenticate.js';
 import type { Engine } from './engine.js';
+import { type FanOut, formatError, type Join } from './fan-out.js';
 import { endOf } from './principal-stream.js';
 
 const MAX_MESSAGE_BYTES = 102_400;
 const INIT_TIMEOUT_MS = 3_000;
 const CLOSE_PATIENCE_MS = 1_000;
+const DRAIN_LOOK_MS = 50;
 
 /** "Forbidden" of the protocol, after which clients may try again with another session. */
 const FORBIDDEN = 4_403;
@@ -41,11 +43,12 @@ interface Extra extends Record<PropertyKey, unknown> {
  */
 export function createWebSocketHandler(options: {
   engine: Engine;
+  fanOut: FanOut;
   authenticate: Authenticate;
   principals: PrincipalDirectory;
   log: Log;
 }) {
-  const { engine, authenticate, principals, log } = options;
+  const { engine, fanOut, authenticate, principals, log } = options;
   const server = new WebSocketServer({
     noServer: true,
     maxPayload: MAX_MESSAGE_BYTES,
@@ -77,7 +80,7 @@ export function createWebSocketHandler(options: {
       onClose: ({ extra }) => extra.unwatch?.(),
       execute: (args) => (args as EnvelopedArgs).rootValue.execute(args),
       subscribe: (args) => (args as EnvelopedArgs).rootValue.subscribe(args),
-      onSubscribe: async ({ extra }, _id, { query, variables, operationName }) => {
+      onSubscribe: async ({ extra }, id, { query, variables, operationName }) => {
         const { schema, execute, subscribe, contextFactory, parse, validate } = engine.yoga.getEnveloped({
           req: extra.request,
           principal: extra.principal,
@@ -91,6 +94,12 @@ export function createWebSocketHandler(options: {
         } catch (error) {
           // Concerns this operation alone; thrown on, it would close the socket and end the others.
           return [engine.mask(error) as GraphQLError];
+        }
+        const { principal } = extra;
+        const join = principal && (await fanOut.prepare({ document, variables, operationName, principal }));
+        if (join) {
+          const shared = () => sharedResults(extra.socket, id, join);
+          return { schema, operationName, document, rootValue: { execute, subscribe: shared } };
         }
         return {
           schema,
@@ -127,10 +136,51 @@ export function createWebSocketHandler(options: {
   };
 }
 
-/** As the other transports write an error: what is said to the HTTP layer stays here. */
-function formatError(error: GraphQLError): GraphQLFormattedError {
-  const { http: _http, ...extensions } = error.extensions;
-  return { ...error.toJSON(), extensions };
+/**
+ * A subscription whose results are written to the socket by those who share them, so that only its end comes this way.
+ */
+function sharedResults(socket: WebSocket, id: string, join: Join): AsyncIterableIterator<ExecutionResult> {
+  let end: (last: ExecutionResult | null) => void = () => undefined;
+  const ended = new Promise<ExecutionResult | null>((resolve) => (end = resolve));
+  let isOver = false;
+  const head = `{"id":${JSON.stringify(id)},"type":"next","payload":`;
+  const leave = join({
+    send: (result) =>
+      socket.send(
+        result.frame(id, (json) => Buffer.from(`${head}${json}}`)),
+        AS_TEXT,
+        ignoreFailure,
+      ),
+    unread: () => socket.bufferedAmount,
+    drained: () => drained(socket),
+    end: (error) => end(error === null ? null : { errors: [error] }),
+  });
+  return {
+    next: async () => {
+      const last = isOver ? null : await ended;
+      isOver = true;
+      return last === null ? { done: true, value: undefined } : { done: false, value: last };
+    },
+    return: async () => {
+      leave();
+      end(null);
+      return { done: true, value: undefined };
+    },
+    [Symbol.asyncIterator]() {
+      return this;
+    },
+  };
+}
+
+const AS_TEXT = { binary: false };
+/** A socket that breaks closes, which is where it is dealt with. */
+const ignoreFailure = (): void => undefined;
+
+/** A WebSocket does not tell when it has been read. */
+async function drained(socket: WebSocket): Promise<void> {
+  while (socket.readyState === socket.OPEN && socket.bufferedAmount > 0) {
+    await new Promise((resolve) => setTimeout(resolve, DRAIN_LOOK_MS));
+  }
 }
 
 interface EnvelopedArgs extends ExecutionArgs {

@@ -53,6 +53,10 @@ function count(meters: Meters, occurrence: Occurrence): void {
       const { status, reason } = occurrence;
       return meters.healthTransitions.inc({ status: status.toLowerCase(), reason: reason.toLowerCase() });
     }
+    case 'health-subscription':
+      return meters.subscribers.inc({ subscription: 'health_events' }, occurrence.change);
+    case 'health-event-delivered':
+      return meters.eventsDelivered.inc();
   }
 }
 

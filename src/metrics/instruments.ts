@@ -95,6 +95,7 @@ export function createInstruments(meters: Meters): Instruments {
       },
     }),
     healthEvents: (stream) => ({
+      ...stream,
       subscribe: (options) =>
         counted(stream.subscribe(options), meters, 'health_events', () => meters.eventsDelivered.inc()),
     }),

@@ -74,6 +74,7 @@ export async function startWorkshop(settings: Partial<Deps['settings']> = {}): P
         probeIntervalSeconds: null,
         meetingListIntervalSeconds: null,
         keyRetirementSeconds: 86_400,
+        eventRetentionDays: 30,
         failuresBeforeDegraded: 3,
         ...settings,
       },

@@ -32,6 +32,7 @@ export const SETTINGS: DomainSettings = {
   probeIntervalSeconds: null,
   meetingListIntervalSeconds: null,
   keyRetirementSeconds: 86_400,
+  eventRetentionDays: 30,
   failuresBeforeDegraded: 3,
 };
 

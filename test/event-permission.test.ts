@@ -1,0 +1,133 @@
+import sql from 'sql-template-tag';
+import { expect, test } from 'vitest';
+import { createServerKey } from './support/principals.js';
+import { startTestServer } from './support/server.js';
+import { openSse, openWebSocket, type OpenStream } from './support/streams.js';
+import { flip, makeGrants, type MadeGrant } from './support/transitions.js';
+
+const server = await startTestServer();
+
+const TRANSPORTS: [string, OpenStream][] = [
+  ['server-sent events', openSse],
+  ['WebSocket', openWebSocket],
+];
+
+const HEALTH = `subscription ($tenantId: String, $after: String) {
+  healthChanged(tenantId: $tenantId, after: $after) { cursor tenant { externalId } }
+}`;
+/** The same, but of a shape that is not shared. */
+const APART = `subscription ($tenantId: String, $after: String) { ...Watch }
+  fragment Watch on Subscription { healthChanged(tenantId: $tenantId, after: $after) { cursor tenant { externalId } } }`;
+
+const FORBIDDEN = { errors: [expect.objectContaining({ extensions: { code: 'FORBIDDEN' } })] };
+const BEGINNING = Buffer.from('e0').toString('base64url');
+
+const SHAPES = TRANSPORTS.flatMap(([name, open]): [string, OpenStream, string][] => [
+  [`${name}, shared`, open, HEALTH],
+  [`${name}, apart`, open, APART],
+]);
+
+/** Many events at once, in one statement. */
+const flood = ({ id, tenantId }: MadeGrant, count: number) =>
+  server.db.query(sql`
+    WITH counter AS (
+      UPDATE tenant SET event_sequence = event_sequence + ${count} WHERE id = ${tenantId}::uuid RETURNING event_sequence
+    )
+    INSERT INTO health_event (id, tenant_id, grant_id, sequence, previous, current, reason)
+    SELECT gen_random_uuid(), ${tenantId}::uuid, ${id}::uuid, event_sequence - ${count} + number, 'HEALTHY', 'DEGRADED',
+      'RATE_LIMITED'
+    FROM counter, generate_series(1, ${count}::int) AS number`);
+
+test.each(SHAPES)(
+  'over %s a key that loses its permission is told no event that came after, and others are',
+  async (_name, open, query) => {
+    const [grant] = await makeGrants(server.db, 1);
+    await flip(server.db, grant!, 1);
+    const keys = [
+      await createServerKey(server, { permissions: ['CONNECTIONS_READ'] }),
+      await createServerKey(server, { permissions: ['CONNECTIONS_READ'] }),
+    ];
+    const variables = { tenantId: grant!.externalId, after: BEGINNING };
+    const [losing, keeping] = await Promise.all(
+      keys.map(({ token }) => open(server.url, query, { variables, adminKey: token })),
+    );
+    const event = { data: { healthChanged: expect.objectContaining({ tenant: { externalId: grant!.externalId } }) } };
+    expect([await losing!.next(), await keeping!.next()]).toEqual([event, event]);
+    await flip(server.db, grant!, 1);
+    expect([await losing!.next(), await keeping!.next()]).toEqual([event, event]);
+    const rowId = Buffer.from(keys[0]!.id, 'base64url').toString().split(':')[1];
+    await server.db.query(sql`UPDATE server_key SET permissions = '{KEYS_WRITE}' WHERE id = ${rowId}::uuid`);
+    await flip(server.db, grant!, 2);
+    expect(await losing!.next()).toEqual(FORBIDDEN);
+    expect(await losing!.next()).toBeNull();
+    expect([await keeping!.next(), await keeping!.next()]).toEqual([event, event]);
+    await Promise.all([losing!.close(), keeping!.close()]);
+  },
+);
+
+test.each(SHAPES)(
+  'over %s a key of one tenant is refused a subscription to another, be there one or not',
+  async (_name, open, query) => {
+    const [own, other] = [(await makeGrants(server.db, 1))[0]!, (await makeGrants(server.db, 1))[0]!];
+    const key = await createServerKey(server, { permissions: ['CONNECTIONS_READ'], tenantId: own.externalId });
+    for (const tenantId of [other.externalId, 'nobody']) {
+      const stream = await open(server.url, query, { variables: { tenantId }, adminKey: key.token });
+      expect(await stream.next()).toEqual(FORBIDDEN);
+      expect(await stream.next()).toBeNull();
+      await stream.close();
+    }
+  },
+);
+
+test('of two tenants with a thousand events each, each is told its own thousand and none of the other', async () => {
+  const grants = [(await makeGrants(server.db, 1))[0]!, (await makeGrants(server.db, 1))[0]!];
+  await Promise.all(grants.map((grant) => flip(server.db, grant, 1)));
+  const streams = await Promise.all(
+    grants.flatMap(async ({ externalId }, index) => {
+      const { token } = await createServerKey(server, { permissions: ['CONNECTIONS_READ'], tenantId: externalId });
+      const [, open] = TRANSPORTS[index]!;
+      return {
+        externalId,
+        stream: await open(server.url, HEALTH, { variables: { after: BEGINNING }, adminKey: token }),
+      };
+    }),
+  );
+  for (const { stream } of streams) await stream.next();
+  for (let batch = 0; batch < 10; batch += 1) for (const grant of grants) await flood(grant, batch === 9 ? 99 : 100);
+  for (const { externalId, stream } of streams) {
+    const tenants: string[] = [];
+    const cursors: string[] = [];
+    while (tenants.length < 999) {
+      const { cursor, tenant } = (await stream.next())?.data.healthChanged;
+      tenants.push(tenant.externalId);
+      cursors.push(cursor);
+    }
+    expect(new Set(tenants)).toEqual(new Set([externalId]));
+    expect(new Set(cursors).size).toBe(999);
+    await stream.close();
+  }
+}, 60_000);
+
+test.each(SHAPES)(
+  'over %s a cursor older than what is kept ends the subscription with RESYNC_REQUIRED',
+  async (_name, open, query) => {
+    const [grant] = await makeGrants(server.db, 1);
+    await flip(server.db, grant!, 2);
+    const { healthEvents } = await server.data(
+      'query ($t: String!) { healthEvents(filter: { tenantId: $t }) { edges { cursor } } }',
+      { t: grant!.externalId },
+    );
+    const [first, second] = healthEvents.edges.map(({ cursor }: { cursor: string }) => cursor);
+    const position = Number(Buffer.from(second, 'base64url').toString().slice(1));
+    await server.db.query(sql`UPDATE health_event_log SET expired_position = ${position}`);
+    for (const after of [first, Buffer.from(`e${position + 1_000}`).toString('base64url')]) {
+      const stream = await open(server.url, query, { variables: { after } });
+      expect(await stream.next()).toEqual({
+        errors: [expect.objectContaining({ extensions: { code: 'RESYNC_REQUIRED' } })],
+      });
+      expect(await stream.next()).toBeNull();
+      await stream.close();
+    }
+    await server.db.query(sql`UPDATE health_event_log SET expired_position = 0`);
+  },
+);
