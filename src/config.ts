@@ -54,6 +54,8 @@ export interface Config {
   maxTripsPerFrontendSession: number;
   /** Wrong keys from one address that are looked at within a minute, by each process. */
   maxFailedAttempts: number;
+  /** What one GraphQL operation may cost, in values that it can be answered with. */
+  maxCost: { SERVER_KEY: number; FRONTEND_SESSION: number };
 }
 
 /** The settings are not usable; one sentence for each problem. */
@@ -159,6 +161,8 @@ const Settings = z.object({
   LATCHKEY_KEY_RETIREMENT_SECONDS: whole(1, 31_536_000, 86_400),
   LATCHKEY_MAX_FAILED_ATTEMPTS: whole(1, 1_000_000, 100),
   LATCHKEY_MAX_TRIPS_PER_FRONTEND_SESSION: whole(1, 1_000, 20),
+  LATCHKEY_MAX_SERVER_KEY_COST: whole(100, 100_000_000, 20_000),
+  LATCHKEY_MAX_FRONTEND_SESSION_COST: whole(100, 100_000_000, 5_000),
 });
 
 type Given = Record<string, string | undefined>;
@@ -250,5 +254,9 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     keyRetirementSeconds: settings.LATCHKEY_KEY_RETIREMENT_SECONDS,
     maxTripsPerFrontendSession: settings.LATCHKEY_MAX_TRIPS_PER_FRONTEND_SESSION,
     maxFailedAttempts: settings.LATCHKEY_MAX_FAILED_ATTEMPTS,
+    maxCost: {
+      SERVER_KEY: settings.LATCHKEY_MAX_SERVER_KEY_COST,
+      FRONTEND_SESSION: settings.LATCHKEY_MAX_FRONTEND_SESSION_COST,
+    },
   });
 }

@@ -206,7 +206,7 @@ async function start(
       keyUse,
       failedAttempts: createFailedAttempts(config.maxFailedAttempts),
     }),
-    development,
+    engine: { development, maxCost: config.maxCost },
     api: config.role !== 'worker',
   });
 

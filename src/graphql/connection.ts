@@ -1,5 +1,5 @@
 import { GraphQLError } from 'graphql';
-import { DEFAULT_PAGE, MAX_PAGE } from './builder.js';
+import { DEFAULT_PAGE, MAX_PAGE } from './page.js';
 import { isUuid } from './node.js';
 
 interface PageArgs {

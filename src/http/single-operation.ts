@@ -50,6 +50,8 @@ export function createSingleOperationRunner(engine: Engine) {
     const document = prepare(query, request);
     const operation = document && getOperationAST(document, operationName);
     if (!document || !operation || operation.operation === 'subscription') return null;
+    // Refused again on the other way, which answers the error.
+    if (engine.admission.refuse({ document, operationName, variables }, request.principal) !== null) return null;
     const kind = kindOf(operation);
     const result = await execute({
       schema,

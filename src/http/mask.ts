@@ -1,0 +1,69 @@
+import { GraphQLError, type GraphQLErrorExtensions } from 'graphql';
+import { isOutage } from '../database/outage.js';
+import type { Log } from '../log.js';
+import { VaultError } from '../vault/errors.js';
+
+/** Tells the HTTP layer that the request was wrong: 400, unless the answer's media type leaves that to the body. */
+export const BAD_REQUEST = { spec: true, status: 400 };
+
+export const extended = (error: GraphQLError, extensions: GraphQLErrorExtensions): GraphQLError =>
+  new GraphQLError(error.message, {
+    nodes: error.nodes ?? null,
+    source: error.source ?? null,
+    positions: error.positions ?? null,
+    path: error.path ?? null,
+    extensions: { ...error.extensions, ...extensions },
+  });
+
+/** An error that was meant for the caller, with a code. */
+function publicError(error: GraphQLError): GraphQLError {
+  const { code, http } = error.extensions as { code?: unknown; http?: { status?: unknown } };
+  // The executor's way to say that a variable was wrong; what has no place in the document was refused before.
+  const isVariable = http?.status === 400 && error.locations !== undefined;
+  if (typeof code === 'string' && !isVariable) return error;
+  return extended(error, { code: code ?? 'BAD_USER_INPUT', ...(isVariable ? { http: BAD_REQUEST } : {}) });
+}
+
+/** PostgreSQL's code for a text with a character that it cannot hold, of which zero is the only one that gets so far. */
+const UNSTORABLE_TEXT = '22021';
+
+/** Whether the database refused a text of the caller's, through either of the two ways to it. */
+function isUnstorableText(error: unknown): boolean {
+  const { code, meta } = error as {
+    code?: unknown;
+    meta?: { driverAdapterError?: { cause?: { originalCode?: unknown } } };
+  };
+  return code === UNSTORABLE_TEXT || meta?.driverAdapterError?.cause?.originalCode === UNSTORABLE_TEXT;
+}
+
+/** What a caller may know of a failure that is ours: a sentence, and a code to branch on. */
+function describeFailure(error: unknown): [message: string, code: string] {
+  if (error instanceof VaultError) return ['Stored secrets cannot be opened at the moment.', 'VAULT_UNAVAILABLE'];
+  if (isOutage(error)) return ['The database cannot be reached at the moment. Try again.', 'UNAVAILABLE'];
+  return ['Unexpected error.', 'INTERNAL_SERVER_ERROR'];
+}
+
+/**
+ * Lets through what was meant for the caller and replaces everything else by one fixed error, whatever NODE_ENV says:
+ * messages of drivers and libraries can hold statements, values and secrets.
+ */
+export function createMask({ log }: { log: Log }) {
+  return (error: unknown): Error => {
+    const original = error instanceof GraphQLError ? error.originalError : error;
+    if (error instanceof GraphQLError && (original === undefined || original instanceof GraphQLError)) {
+      return publicError(error);
+    }
+    const { nodes, path } = error instanceof GraphQLError ? error : { nodes: null, path: null };
+    if (original instanceof Error && isUnstorableText(original)) {
+      const message = 'A text holds a character that no stored text can have.';
+      return new GraphQLError(message, {
+        nodes: nodes ?? null,
+        path: path ?? null,
+        extensions: { code: 'BAD_USER_INPUT' },
+      });
+    }
+    const [message, code] = describeFailure(original);
+    log.error('an operation failed', { code }, original);
+    return new GraphQLError(message, { nodes: nodes ?? null, path: path ?? null, extensions: { code } });
+  };
+}
