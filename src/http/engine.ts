@@ -2,7 +2,7 @@ import { maxAliasesPlugin } from '@escape.tech/graphql-armor-max-aliases';
 import { maxDepthPlugin } from '@escape.tech/graphql-armor-max-depth';
 import { maxDirectivesPlugin } from '@escape.tech/graphql-armor-max-directives';
 import { maxTokensPlugin } from '@escape.tech/graphql-armor-max-tokens';
-import { GraphQLError, type ValidationContext } from 'graphql';
+import { GraphQLError, validate, type ValidationContext } from 'graphql';
 import { createYoga, type Plugin, type YogaServerInstance } from 'graphql-yoga';
 import { renderGraphiQL } from '@graphql-yoga/render-graphiql';
 import { type Context, createContextFactory, type GraphQLDeps, type Principal } from '../graphql/context.js';
@@ -19,6 +19,8 @@ const MAX_DEPTH = 10;
 const MAX_TOKENS = 1_000;
 const MAX_ALIASES = 15;
 const MAX_DIRECTIVES = 10;
+/** What is told of what is wrong with one document. */
+const MAX_ERRORS = 5;
 
 /** A limit that is passed is one more validation error. Thrown, it would pass by what makes answers of those. */
 const REPORTED = {
@@ -71,6 +73,14 @@ const documentErrorCodes: Plugin = {
     },
 };
 
+/** Validates with the library's own options, which the engine has no way to set. */
+const createValidation = (hideSuggestions: boolean): Plugin => ({
+  onValidate: ({ setValidationFn }) =>
+    setValidationFn((schema, document, rules) =>
+      validate(schema, document, rules, { maxErrors: MAX_ERRORS, hideSuggestions }),
+    ),
+});
+
 /**
  * Makes the GraphQL engine: one chain of parsing, validation, limits, execution and masking, which both doors to it and
  * the WebSocket share.
@@ -78,7 +88,9 @@ const documentErrorCodes: Plugin = {
 export function createEngine(deps: GraphQLDeps, options: EngineOptions): Engine {
   const { development } = options;
   const admission = createAdmission(options);
-  const mask = createMask(deps);
+  // Names that are near the given ones tell what the schema holds.
+  const hideSuggestions = !development;
+  const mask = createMask({ log: deps.log, hideSuggestions });
   const createContext = createContextFactory(deps);
   const yoga = createYoga<RequestContext, Context>({
     schema,
@@ -107,6 +119,7 @@ export function createEngine(deps: GraphQLDeps, options: EngineOptions): Engine 
     // Copied into the engine's own context, which inherits nothing.
     context: ({ principal }) => ({ ...deps, ...createContext(principal) }),
     plugins: [
+      createValidation(hideSuggestions),
       documentErrorCodes,
       createAdmissionPlugin(admission),
       createStreamEnds(deps),

@@ -15,13 +15,17 @@ export const extended = (error: GraphQLError, extensions: GraphQLErrorExtensions
     extensions: { ...error.extensions, ...extensions },
   });
 
+const SUGGESTION = / Did you mean .*\?$/s;
+
 /** An error that was meant for the caller, with a code. */
-function publicError(error: GraphQLError): GraphQLError {
+function publicError(error: GraphQLError, hideSuggestions: boolean): GraphQLError {
   const { code, http } = error.extensions as { code?: unknown; http?: { status?: unknown } };
   // The executor's way to say that a variable was wrong; what has no place in the document was refused before.
   const isVariable = http?.status === 400 && error.locations !== undefined;
   if (typeof code === 'string' && !isVariable) return error;
-  return extended(error, { code: code ?? 'BAD_USER_INPUT', ...(isVariable ? { http: BAD_REQUEST } : {}) });
+  const coded = extended(error, { code: code ?? 'BAD_USER_INPUT', ...(isVariable ? { http: BAD_REQUEST } : {}) });
+  if (hideSuggestions) coded.message = coded.message.replace(SUGGESTION, '');
+  return coded;
 }
 
 /** PostgreSQL's code for a text with a character that it cannot hold, of which zero is the only one that gets so far. */
@@ -47,11 +51,11 @@ function describeFailure(error: unknown): [message: string, code: string] {
  * Lets through what was meant for the caller and replaces everything else by one fixed error, whatever NODE_ENV says:
  * messages of drivers and libraries can hold statements, values and secrets.
  */
-export function createMask({ log }: { log: Log }) {
+export function createMask({ log, hideSuggestions }: { log: Log; hideSuggestions: boolean }) {
   return (error: unknown): Error => {
     const original = error instanceof GraphQLError ? error.originalError : error;
     if (error instanceof GraphQLError && (original === undefined || original instanceof GraphQLError)) {
-      return publicError(error);
+      return publicError(error, hideSuggestions);
     }
     const { nodes, path } = error instanceof GraphQLError ? error : { nodes: null, path: null };
     if (original instanceof Error && isUnstorableText(original)) {
