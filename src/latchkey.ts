@@ -20,6 +20,7 @@ import { createFeed } from './feed/feed.js';
 import { createAuthenticate } from './http/authenticate.js';
 import { createFailedAttempts } from './http/failed-attempts.js';
 import { closeServer, listen, ListenError } from './http/listener.js';
+import { readPersistedDocuments } from './http/persisted-documents.js';
 import { createReadiness } from './http/readiness.js';
 import { readClockOffset } from './domain/clock-offset.js';
 import { countGrants, readFigures } from './domain/figures.js';
@@ -206,7 +207,12 @@ async function start(
       keyUse,
       failedAttempts: createFailedAttempts(config.maxFailedAttempts),
     }),
-    engine: { development, maxCost: config.maxCost },
+    engine: {
+      development,
+      maxCost: config.maxCost,
+      persistedDocuments:
+        config.persistedDocumentsFile === null ? null : await readPersistedDocuments(config.persistedDocumentsFile),
+    },
     api: config.role !== 'worker',
   });
 

@@ -10,6 +10,7 @@ import { schema } from '../graphql/schema.js';
 import { type Admission, createAdmission, createAdmissionPlugin } from './admission.js';
 import { BAD_REQUEST, createMask, extended } from './mask.js';
 import type { CostLimits } from './operation-cost.js';
+import { createPersistedDocumentsPlugin, type PersistedDocuments } from './persisted-documents.js';
 import { createStreamEnds } from './stream-end.js';
 
 export const GRAPHQL_PATH = '/graphql';
@@ -48,12 +49,15 @@ export interface Engine {
   createContext(request: RequestContext): Context;
   mask(error: unknown): Error;
   admission: Admission;
+  persistedDocuments: PersistedDocuments | null;
 }
 
 export interface EngineOptions {
   /** Serves GraphiQL to browsers that ask for a page, and the schema to everybody who is let in. */
   development: boolean;
   maxCost: CostLimits;
+  /** Null: frontend sessions may have any document executed. */
+  persistedDocuments: PersistedDocuments | null;
 }
 
 const documentError = (error: GraphQLError, code: string): GraphQLError =>
@@ -86,7 +90,7 @@ const createValidation = (hideSuggestions: boolean): Plugin => ({
  * the WebSocket share.
  */
 export function createEngine(deps: GraphQLDeps, options: EngineOptions): Engine {
-  const { development } = options;
+  const { development, persistedDocuments } = options;
   const admission = createAdmission(options);
   // Names that are near the given ones tell what the schema holds.
   const hideSuggestions = !development;
@@ -118,7 +122,9 @@ export function createEngine(deps: GraphQLDeps, options: EngineOptions): Engine 
     },
     // Copied into the engine's own context, which inherits nothing.
     context: ({ principal }) => ({ ...deps, ...createContext(principal) }),
+    ...(persistedDocuments === null ? {} : { extraParamNames: ['documentId'] }),
     plugins: [
+      ...(persistedDocuments === null ? [] : [createPersistedDocumentsPlugin(persistedDocuments)]),
       createValidation(hideSuggestions),
       documentErrorCodes,
       createAdmissionPlugin(admission),
@@ -130,5 +136,5 @@ export function createEngine(deps: GraphQLDeps, options: EngineOptions): Engine 
       maxDirectivesPlugin({ n: MAX_DIRECTIVES, ...REPORTED }),
     ],
   });
-  return { yoga, createContext: ({ principal }) => createContext(principal), mask, admission };
+  return { yoga, createContext: ({ principal }) => createContext(principal), mask, admission, persistedDocuments };
 }

@@ -47,7 +47,8 @@ export function createSingleOperationRunner(engine: Engine) {
     { query, variables, operationName }: SingleOperation,
     request: RequestContext,
   ): Promise<{ result: ExecutionResult; kind: OperationKind } | null> {
-    const document = prepare(query, request);
+    const mayParse = (engine.persistedDocuments?.refuse(query, request.principal) ?? null) === null;
+    const document = mayParse ? prepare(query, request) : null;
     const operation = document && getOperationAST(document, operationName);
     if (!document || !operation || operation.operation === 'subscription') return null;
     // Refused again on the other way, which answers the error.

@@ -77,14 +77,15 @@ export function createWebSocketHandler(options: {
       onClose: ({ extra }) => extra.unwatch?.(),
       execute: (args) => (args as EnvelopedArgs).rootValue.execute(args),
       subscribe: (args) => (args as EnvelopedArgs).rootValue.subscribe(args),
-      onSubscribe: async ({ extra }, _id, { query, variables, operationName }) => {
+      onSubscribe: async ({ extra }, _id, { query, variables, operationName, ...naming }) => {
         const { schema, execute, subscribe, contextFactory, parse, validate } = engine.yoga.getEnveloped({
           req: extra.request,
           principal: extra.principal,
         } as never);
         let document: DocumentNode;
         try {
-          document = parse(query) as DocumentNode;
+          const text = query === '' ? (engine.persistedDocuments?.textOf(naming) ?? query) : query;
+          document = parse(text) as DocumentNode;
           const errors = validate(schema, document);
           if (errors.length > 0) return errors;
         } catch (error) {
