@@ -56,6 +56,8 @@ export interface Config {
   maxFailedAttempts: number;
   /** What one GraphQL operation may cost, in values that it can be answered with. */
   maxCost: { SERVER_KEY: number; FRONTEND_SESSION: number };
+  /** Longest a GraphQL operation takes; those that wait for the provider have its deadlines besides. */
+  requestDeadlineSeconds: number;
   /** The file of the only documents that frontend sessions may have executed; null: any. */
   persistedDocumentsFile: string | null;
 }
@@ -165,6 +167,7 @@ const Settings = z.object({
   LATCHKEY_MAX_TRIPS_PER_FRONTEND_SESSION: whole(1, 1_000, 20),
   LATCHKEY_MAX_SERVER_KEY_COST: whole(100, 100_000_000, 20_000),
   LATCHKEY_MAX_FRONTEND_SESSION_COST: whole(100, 100_000_000, 5_000),
+  LATCHKEY_REQUEST_DEADLINE_SECONDS: whole(1, 600, 10),
   LATCHKEY_PERSISTED_DOCUMENTS: z.string().min(1).optional(),
 });
 
@@ -261,6 +264,7 @@ export function readConfig(env: Record<string, string | undefined> = process.env
       SERVER_KEY: settings.LATCHKEY_MAX_SERVER_KEY_COST,
       FRONTEND_SESSION: settings.LATCHKEY_MAX_FRONTEND_SESSION_COST,
     },
+    requestDeadlineSeconds: settings.LATCHKEY_REQUEST_DEADLINE_SECONDS,
     persistedDocumentsFile: settings.LATCHKEY_PERSISTED_DOCUMENTS ?? null,
   });
 }

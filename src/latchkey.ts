@@ -1,4 +1,3 @@
-import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { type App, createApp } from './app.js';
@@ -19,7 +18,7 @@ import { createHealthEventStream } from './feed/event-stream.js';
 import { createFeed } from './feed/feed.js';
 import { createAuthenticate } from './http/authenticate.js';
 import { createFailedAttempts } from './http/failed-attempts.js';
-import { closeServer, listen, ListenError } from './http/listener.js';
+import { closeServer, createHttpServer, listen, ListenError } from './http/listener.js';
 import { readPersistedDocuments } from './http/persisted-documents.js';
 import { createReadiness } from './http/readiness.js';
 import { readClockOffset } from './domain/clock-offset.js';
@@ -117,7 +116,7 @@ async function start(
   const { instruments } = metrics;
   const log = instruments.log(plainLog);
   const rootKeys = instruments.rootKeys(createLocalRootKeys(await readRootKeys(config)));
-  const server = createServer({ requestTimeout: 30_000, headersTimeout: 10_000, keepAliveTimeout: 65_000 });
+  const server = createHttpServer();
   const running: { app?: App } = {};
   server.on('request', (req, res) => {
     if (running.app !== undefined) return running.app.handle(req, res);
@@ -210,6 +209,10 @@ async function start(
     engine: {
       development,
       maxCost: config.maxCost,
+      deadline: {
+        requestMs: config.requestDeadlineSeconds * 1_000,
+        providerMs: config.providerDeadlineSeconds * 1_000,
+      },
       persistedDocuments:
         config.persistedDocumentsFile === null ? null : await readPersistedDocuments(config.persistedDocumentsFile),
     },

@@ -56,6 +56,7 @@ test('without any setting it is a development server with a sandbox and document
     keyRetirementSeconds: 86_400,
     maxTripsPerFrontendSession: 20,
     maxFailedAttempts: 100,
+    requestDeadlineSeconds: 10,
     persistedDocumentsFile: null,
     maxCost: { SERVER_KEY: 20_000, FRONTEND_SESSION: 5_000 },
   });

@@ -20,7 +20,11 @@ import { createTenant, PRODUCT, registerApp } from './support/story.js';
 import { webSocketUrl } from './support/streams.js';
 
 const browser = await startBrowser();
-const server = await startTestServer({ LATCHKEY_ROOT_KEY: SHARED_ROOT_KEY });
+const server = await startTestServer({
+  LATCHKEY_ROOT_KEY: SHARED_ROOT_KEY,
+  // It asks for all that there is at once, to see whether a token is among it.
+  LATCHKEY_MAX_FRONTEND_SESSION_COST: '100000000',
+});
 const app = await registerApp(server, 'USER_MANAGED');
 const snippets = (await snippetsOf('frontend.md', 'js')).join('\n').replace('https://latchkey.example.com', server.url);
 const SCRIPT = `${snippets}

@@ -24,6 +24,8 @@ export interface Context extends GraphQLDeps {
   /** Reads what the principal may see, and nothing else. */
   prisma: PrismaClient;
   principal: Principal;
+  /** Aborted when the time of the operation is over: nothing more is begun for it then. */
+  signal?: AbortSignal;
 }
 
 /**

@@ -8,6 +8,7 @@ import { renderGraphiQL } from '@graphql-yoga/render-graphiql';
 import { type Context, createContextFactory, type GraphQLDeps, type Principal } from '../graphql/context.js';
 import { schema } from '../graphql/schema.js';
 import { type Admission, createAdmission, createAdmissionPlugin } from './admission.js';
+import { createDeadline, createDeadlinePlugin, type Deadline, type DeadlineOptions } from './deadline.js';
 import { BAD_REQUEST, createMask, extended } from './mask.js';
 import type { CostLimits } from './operation-cost.js';
 import { createPersistedDocumentsPlugin, type PersistedDocuments } from './persisted-documents.js';
@@ -49,6 +50,7 @@ export interface Engine {
   createContext(request: RequestContext): Context;
   mask(error: unknown): Error;
   admission: Admission;
+  deadline: Deadline;
   persistedDocuments: PersistedDocuments | null;
 }
 
@@ -56,6 +58,7 @@ export interface EngineOptions {
   /** Serves GraphiQL to browsers that ask for a page, and the schema to everybody who is let in. */
   development: boolean;
   maxCost: CostLimits;
+  deadline: DeadlineOptions;
   /** Null: frontend sessions may have any document executed. */
   persistedDocuments: PersistedDocuments | null;
 }
@@ -92,6 +95,7 @@ const createValidation = (hideSuggestions: boolean): Plugin => ({
 export function createEngine(deps: GraphQLDeps, options: EngineOptions): Engine {
   const { development, persistedDocuments } = options;
   const admission = createAdmission(options);
+  const deadline = createDeadline(options.deadline);
   // Names that are near the given ones tell what the schema holds.
   const hideSuggestions = !development;
   const mask = createMask({ log: deps.log, hideSuggestions });
@@ -128,6 +132,7 @@ export function createEngine(deps: GraphQLDeps, options: EngineOptions): Engine 
       createValidation(hideSuggestions),
       documentErrorCodes,
       createAdmissionPlugin(admission),
+      createDeadlinePlugin(deadline),
       createStreamEnds(deps),
       maxTokensPlugin({ n: MAX_TOKENS, exposeLimits: true }),
       // Fields count, however they are spread over fragments.
@@ -136,5 +141,12 @@ export function createEngine(deps: GraphQLDeps, options: EngineOptions): Engine 
       maxDirectivesPlugin({ n: MAX_DIRECTIVES, ...REPORTED }),
     ],
   });
-  return { yoga, createContext: ({ principal }) => createContext(principal), mask, admission, persistedDocuments };
+  return {
+    yoga,
+    createContext: ({ principal }) => createContext(principal),
+    mask,
+    admission,
+    deadline,
+    persistedDocuments,
+  };
 }

@@ -1,4 +1,4 @@
-import { GraphQLError, type GraphQLErrorExtensions } from 'graphql';
+import { GraphQLError, type GraphQLErrorExtensions, type GraphQLFormattedError } from 'graphql';
 import { isOutage } from '../database/outage.js';
 import type { Log } from '../log.js';
 import { VaultError } from '../vault/errors.js';
@@ -70,4 +70,10 @@ export function createMask({ log, hideSuggestions }: { log: Log; hideSuggestions
     log.error('an operation failed', { code }, original);
     return new GraphQLError(message, { nodes: nodes ?? null, path: path ?? null, extensions: { code } });
   };
+}
+
+/** As every transport writes an error: what is said to the HTTP layer stays here. */
+export function formatError(error: GraphQLError): GraphQLFormattedError {
+  const { http: _http, ...extensions } = error.extensions;
+  return { ...error.toJSON(), extensions };
 }

@@ -54,13 +54,10 @@ export function createSingleOperationRunner(engine: Engine) {
     // Refused again on the other way, which answers the error.
     if (engine.admission.refuse({ document, operationName, variables }, request.principal) !== null) return null;
     const kind = kindOf(operation);
-    const result = await execute({
-      schema,
-      document,
-      contextValue: engine.createContext(request),
-      variableValues: variables,
-      operationName,
-    });
+    const contextValue = engine.createContext(request);
+    const result = await engine.deadline.run(document, contextValue, () =>
+      execute({ schema, document, contextValue, variableValues: variables, operationName }),
+    );
     if (result.errors === undefined) return { result, kind };
     return { result: { ...result, errors: result.errors.map((error) => engine.mask(error) as GraphQLError) }, kind };
   };

@@ -3,19 +3,15 @@ import type { Duplex } from 'node:stream';
 import { GRAPHQL_TRANSPORT_WS_PROTOCOL } from 'graphql-ws';
 import { useServer } from 'graphql-ws/use/ws';
 import { WebSocketServer } from 'ws';
-import {
-  type DocumentNode,
-  type ExecutionArgs,
-  type FormattedExecutionResult,
-  type GraphQLError,
-  type GraphQLFormattedError,
-} from 'graphql';
+import { type DocumentNode, type ExecutionArgs, type FormattedExecutionResult, GraphQLError } from 'graphql';
 import type { WebSocket } from 'ws';
 import type { PrincipalDirectory } from '../domain/principal-directory.js';
 import type { Principal } from '../domain/principal.js';
 import type { Log } from '../log.js';
 import { type Authenticate, sourceOf } from './authenticate.js';
 import type { Engine } from './engine.js';
+import { formatError } from './mask.js';
+import { isNestedDeeper, MAX_VARIABLE_DEPTH } from './nesting.js';
 import { endOf } from './principal-stream.js';
 
 const MAX_MESSAGE_BYTES = 102_400;
@@ -82,6 +78,7 @@ export function createWebSocketHandler(options: {
           req: extra.request,
           principal: extra.principal,
         } as never);
+        if (isNestedDeeper(variables)) return [nestingError()];
         let document: DocumentNode;
         try {
           const text = query === '' ? (engine.persistedDocuments?.textOf(naming) ?? query) : query;
@@ -127,11 +124,10 @@ export function createWebSocketHandler(options: {
   };
 }
 
-/** As the other transports write an error: what is said to the HTTP layer stays here. */
-function formatError(error: GraphQLError): GraphQLFormattedError {
-  const { http: _http, ...extensions } = error.extensions;
-  return { ...error.toJSON(), extensions };
-}
+const nestingError = () =>
+  new GraphQLError(`Variables may be nested ${MAX_VARIABLE_DEPTH} levels deep.`, {
+    extensions: { code: 'BAD_USER_INPUT' },
+  });
 
 interface EnvelopedArgs extends ExecutionArgs {
   rootValue: { execute: (args: unknown) => never; subscribe: (args: unknown) => never };
