@@ -1,7 +1,9 @@
+import { PothosValidationError } from '@pothos/core';
 import { GraphQLError, type GraphQLErrorExtensions, type GraphQLFormattedError } from 'graphql';
 import { isOutage } from '../database/outage.js';
 import type { Log } from '../log.js';
 import { VaultError } from '../vault/errors.js';
+import { ERROR_CODES } from './error-codes.js';
 
 /** Tells the HTTP layer that the request was wrong: 400, unless the answer's media type leaves that to the body. */
 export const BAD_REQUEST = { spec: true, status: 400 };
@@ -17,12 +19,19 @@ export const extended = (error: GraphQLError, extensions: GraphQLErrorExtensions
 
 const SUGGESTION = / Did you mean .*\?$/s;
 
-/** An error that was meant for the caller, with a code. */
-function publicError(error: GraphQLError, hideSuggestions: boolean): GraphQLError {
+/**
+ * An error that was meant for the caller, with a code of the list; null for any other. One without a code is a library's:
+ * it tells of an argument where it points into the document or comes from a check, and else of a value that could not be
+ * answered.
+ */
+function publicError(error: GraphQLError, hideSuggestions: boolean): GraphQLError | null {
   const { code, http } = error.extensions as { code?: unknown; http?: { status?: unknown } };
   // The executor's way to say that a variable was wrong; what has no place in the document was refused before.
   const isVariable = http?.status === 400 && error.locations !== undefined;
-  if (typeof code === 'string' && !isVariable) return error;
+  if (typeof code === 'string' && !isVariable) return ERROR_CODES.has(code) ? error : null;
+  const origin = error.originalError instanceof GraphQLError ? error.originalError : error;
+  const isArgument = origin.nodes !== undefined || origin instanceof PothosValidationError;
+  if (error.path !== undefined && !isArgument) return null;
   const coded = extended(error, { code: code ?? 'BAD_USER_INPUT', ...(isVariable ? { http: BAD_REQUEST } : {}) });
   if (hideSuggestions) coded.message = coded.message.replace(SUGGESTION, '');
   return coded;
@@ -55,7 +64,8 @@ export function createMask({ log, hideSuggestions }: { log: Log; hideSuggestions
   return (error: unknown): Error => {
     const original = error instanceof GraphQLError ? error.originalError : error;
     if (error instanceof GraphQLError && (original === undefined || original instanceof GraphQLError)) {
-      return publicError(error, hideSuggestions);
+      const known = publicError(error, hideSuggestions);
+      if (known !== null) return known;
     }
     const { nodes, path } = error instanceof GraphQLError ? error : { nodes: null, path: null };
     if (original instanceof Error && isUnstorableText(original)) {
@@ -66,8 +76,9 @@ export function createMask({ log, hideSuggestions }: { log: Log; hideSuggestions
         extensions: { code: 'BAD_USER_INPUT' },
       });
     }
-    const [message, code] = describeFailure(original);
-    log.error('an operation failed', { code }, original);
+    const cause = original ?? error;
+    const [message, code] = describeFailure(cause);
+    log.error('an operation failed', { code }, cause);
     return new GraphQLError(message, { nodes: nodes ?? null, path: path ?? null, extensions: { code } });
   };
 }
