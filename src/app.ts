@@ -3,7 +3,7 @@ import type { Duplex } from 'node:stream';
 import type { GraphQLDeps } from './graphql/context.js';
 import type { Authenticate } from './http/authenticate.js';
 import { createCors } from './http/cors.js';
-import { createEngine, GRAPHQL_PATH } from './http/engine.js';
+import { createEngine, type EngineOptions, GRAPHQL_PATH } from './http/engine.js';
 import { createFanOut, type HealthBroadcast } from './http/fan-out.js';
 import { createGraphQLHandler } from './http/graphql.js';
 import { createCallbackHandler, createStartHandler } from './http/oauth.js';
@@ -34,15 +34,15 @@ export interface AppOptions {
   broadcast: HealthBroadcast;
   authenticate: Authenticate;
   readiness: Readiness;
-  development: boolean;
+  engine: EngineOptions;
   /** Whether anything but the health paths is served. */
   api: boolean;
 }
 
 /** Routes exact paths; whatever is none of them is 404. */
-export function createApp({ deps, broadcast, authenticate, readiness, development, api }: AppOptions): App {
+export function createApp({ deps, broadcast, authenticate, readiness, engine: engineOptions, api }: AppOptions): App {
   const { log } = deps;
-  const engine = createEngine(deps, { development });
+  const engine = createEngine(deps, engineOptions);
   const fanOut = createFanOut(engine, deps, broadcast);
   const graphql = createGraphQLHandler({
     engine,
@@ -50,7 +50,7 @@ export function createApp({ deps, broadcast, authenticate, readiness, developmen
     authenticate,
     cors: createCors(deps.db),
     log,
-    graphiql: development,
+    graphiql: engineOptions.development,
   });
   const webSocket = createWebSocketHandler({ engine, fanOut, authenticate, principals: deps.principals, log });
   let draining = false;

@@ -68,6 +68,12 @@ export interface Config {
   /** Events about reads that may wait to be recorded. */
   auditBuffer: number;
   auditRetentionDays: number;
+  /** What one GraphQL operation may cost, in values that it can be answered with. */
+  maxCost: { SERVER_KEY: number; FRONTEND_SESSION: number };
+  /** Longest a GraphQL operation takes; those that wait for the provider have its deadlines besides. */
+  requestDeadlineSeconds: number;
+  /** The file of the only documents that frontend sessions may have executed; null: any. */
+  persistedDocumentsFile: string | null;
 }
 
 /** The settings are not usable; one sentence for each problem. */
@@ -194,6 +200,10 @@ const Settings = z.object({
   LATCHKEY_AUDIT_RETENTION_DAYS: whole(1, 36_500, 1_095),
   LATCHKEY_MAX_FAILED_ATTEMPTS: whole(1, 1_000_000, 100),
   LATCHKEY_MAX_TRIPS_PER_FRONTEND_SESSION: whole(1, 1_000, 20),
+  LATCHKEY_MAX_SERVER_KEY_COST: whole(100, 100_000_000, 20_000),
+  LATCHKEY_MAX_FRONTEND_SESSION_COST: whole(100, 100_000_000, 5_000),
+  LATCHKEY_REQUEST_DEADLINE_SECONDS: whole(1, 600, 10),
+  LATCHKEY_PERSISTED_DOCUMENTS: z.string().min(1).optional(),
 });
 
 type Given = Record<string, string | undefined>;
@@ -293,5 +303,11 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     auditRetentionDays: settings.LATCHKEY_AUDIT_RETENTION_DAYS,
     maxTripsPerFrontendSession: settings.LATCHKEY_MAX_TRIPS_PER_FRONTEND_SESSION,
     maxFailedAttempts: settings.LATCHKEY_MAX_FAILED_ATTEMPTS,
+    maxCost: {
+      SERVER_KEY: settings.LATCHKEY_MAX_SERVER_KEY_COST,
+      FRONTEND_SESSION: settings.LATCHKEY_MAX_FRONTEND_SESSION_COST,
+    },
+    requestDeadlineSeconds: settings.LATCHKEY_REQUEST_DEADLINE_SECONDS,
+    persistedDocumentsFile: settings.LATCHKEY_PERSISTED_DOCUMENTS ?? null,
   });
 }

@@ -1,4 +1,3 @@
-import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { type App, createApp } from './app.js';
@@ -28,7 +27,8 @@ import { createFeed } from './feed/feed.js';
 import { createRedisFeed } from './feed/redis-wake-ups.js';
 import { createAuthenticate } from './http/authenticate.js';
 import { createFailedAttempts } from './http/failed-attempts.js';
-import { closeServer, listen, ListenError } from './http/listener.js';
+import { closeServer, createHttpServer, listen, ListenError } from './http/listener.js';
+import { readPersistedDocuments } from './http/persisted-documents.js';
 import { createReadiness } from './http/readiness.js';
 import { readClockOffset } from './domain/clock-offset.js';
 import { countGrants, readFigures } from './domain/figures.js';
@@ -126,7 +126,7 @@ async function start(
   const { instruments } = metrics;
   const log = instruments.log(plainLog);
   const rootKeys = instruments.rootKeys(createLocalRootKeys(await readRootKeys(config)));
-  const server = createServer({ requestTimeout: 30_000, headersTimeout: 10_000, keepAliveTimeout: 65_000 });
+  const server = createHttpServer();
   const running: { app?: App } = {};
   server.on('request', (req, res) => {
     if (running.app !== undefined) return running.app.handle(req, res);
@@ -241,7 +241,16 @@ async function start(
       keyUse,
       failedAttempts: createFailedAttempts(config.maxFailedAttempts),
     }),
-    development,
+    engine: {
+      development,
+      maxCost: config.maxCost,
+      deadline: {
+        requestMs: config.requestDeadlineSeconds * 1_000,
+        providerMs: config.providerDeadlineSeconds * 1_000,
+      },
+      persistedDocuments:
+        config.persistedDocumentsFile === null ? null : await readPersistedDocuments(config.persistedDocumentsFile),
+    },
     api: config.role !== 'worker',
   });
 

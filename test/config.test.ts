@@ -64,6 +64,9 @@ test('without any setting it is a development server with a sandbox and document
     auditMode: 'buffered',
     auditBuffer: 50_000,
     auditRetentionDays: 1_095,
+    requestDeadlineSeconds: 10,
+    persistedDocumentsFile: null,
+    maxCost: { SERVER_KEY: 20_000, FRONTEND_SESSION: 5_000 },
   });
 });
 

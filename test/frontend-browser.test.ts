@@ -1,3 +1,5 @@
+import { readFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
 import { getNamedType, type GraphQLField, type GraphQLObjectType, isNonNullType } from 'graphql';
 import type { Page } from 'playwright-core';
 import { describe, expect, test } from 'vitest';
@@ -11,17 +13,22 @@ import { connectUser, createZoomUser, disconnect, read } from './support/connect
 import { tripWithCode } from './support/consent-trip.js';
 import { type Caller, createFrontendSession } from './support/principals.js';
 import { startProduct, type Product } from './support/product.js';
+import { SHARED_ROOT_KEY, startSecondServer } from './support/second-server.js';
 import { startTestServer } from './support/server.js';
 import { snippetsOf } from './support/snippets.js';
 import { createTenant, PRODUCT, registerApp } from './support/story.js';
 import { webSocketUrl } from './support/streams.js';
 
 const browser = await startBrowser();
-const server = await startTestServer();
+const server = await startTestServer({
+  LATCHKEY_ROOT_KEY: SHARED_ROOT_KEY,
+  // It asks for all that there is at once, to see whether a token is among it.
+  LATCHKEY_MAX_FRONTEND_SESSION_COST: '100000000',
+});
 const app = await registerApp(server, 'USER_MANAGED');
 const snippets = (await snippetsOf('frontend.md', 'js')).join('\n').replace('https://latchkey.example.com', server.url);
 const SCRIPT = `${snippets}
-Object.assign(window, { LATCHKEY, headers, ask, connectByRedirect, completeOnReturn, connectInPopup, complete, listConnections, watchHealth, disconnect });`;
+Object.assign(window, { LATCHKEY, headers, ask, askRegistered, connectByRedirect, completeOnReturn, connectInPopup, complete, listConnections, watchHealth, disconnect });`;
 
 interface Stage {
   product: Product;
@@ -31,13 +38,13 @@ interface Stage {
 }
 
 /** A page of a product's, in which `user_1` is signed in and holds a session that may do everything. */
-async function openPage(path = '/popup'): Promise<Stage> {
+async function openPage(path = '/popup', url = server.url): Promise<Stage> {
   const product = await startProduct(server);
   const tenantId = await createTenant(server, [product.origin, PRODUCT]);
   const input = { tenantId, userId: 'user_1', allow: FRONTEND_ACTIONS };
   const session = await createFrontendSession(server, input, product.origin);
   const page = await (await browser.newContext()).newPage();
-  await page.addInitScript(SCRIPT);
+  await page.addInitScript(SCRIPT.replace(server.url, url));
   await page.goto(`${product.origin}${path}`);
   await page.evaluate(`sessionStorage.setItem('latchkey', ${JSON.stringify(session.token)})`);
   return { product, tenantId, session, page };
@@ -100,6 +107,21 @@ describe('the page of the guide', () => {
     await page.waitForFunction('window.seen.length > 1');
     expect(await page.evaluate('window.seen[1]')).toBe('SESSION_REVOKED');
     expect(await page.evaluate('listConnections().catch((error) => error.message)')).toBe('UNAUTHENTICATED');
+    await page.context().close();
+  });
+
+  test('has registered documents executed by their hashes, and no others, where a manifest is given', async () => {
+    const file = fileURLToPath(new URL('../docs/frontend.documents.json', import.meta.url));
+    const strict = await startSecondServer(server.db, { LATCHKEY_PERSISTED_DOCUMENTS: file });
+    const { page } = await openPage('/popup', strict.url);
+    const documents = Object.entries(JSON.parse(await readFile(file, 'utf8')) as Record<string, string>);
+    const [hash] = documents.find(([, text]) => text.includes('ListConnections')) ?? [];
+    expect(await page.evaluate(`askRegistered(${JSON.stringify(hash)})`)).toEqual({
+      userConnections: { totalCount: 0, edges: [] },
+    });
+    const failure = (call: string) => page.evaluate(`${call}.catch((error) => error.message)`);
+    expect(await failure(`askRegistered('none')`)).toBe('PERSISTED_DOCUMENT_NOT_FOUND');
+    expect(await failure('listConnections()')).toBe('PERSISTED_DOCUMENT_REQUIRED');
     await page.context().close();
   });
 

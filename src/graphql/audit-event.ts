@@ -1,10 +1,11 @@
 import { SYSTEM_CHAIN } from '../domain/audit-chain.js';
 import type { AuditEvent as AuditEventRow, Prisma } from '../generated/prisma/client.js';
-import { builder, DEFAULT_PAGE, encodeGlobalId } from './builder.js';
+import { builder, encodeGlobalId } from './builder.js';
 import { auditCursorOf, auditPlaceOf, checkPageSize, isGiven, type PageArgs } from './connection.js';
 import type { Context } from './context.js';
 import { Grant } from './grant.js';
 import { NO_ROW, rowId } from './ids.js';
+import { DEFAULT_PAGE } from './page.js';
 import { Tenant } from './tenant.js';
 import { AuditOutcome as AuditOutcomes, AuditPrincipalKind as AuditPrincipalKinds } from '../generated/prisma/enums.js';
 

@@ -1,22 +1,22 @@
 import SchemaBuilder from '@pothos/core';
+import ComplexityPlugin from '@pothos/plugin-complexity';
 import ErrorsPlugin from '@pothos/plugin-errors';
 import PrismaPlugin from '@pothos/plugin-prisma';
 import RelayPlugin from '@pothos/plugin-relay';
+import type { GraphQLField } from 'graphql';
 import { encodeGlobalId } from '../domain/global-id.js';
 import type PrismaTypes from '../generated/pothos-types.js';
 import { getDatamodel } from '../generated/pothos-types.js';
 import type { Secret } from '../secret.js';
 import type { Context } from './context.js';
+import { costOfField } from './field-cost.js';
 import { isKnownNode } from './node.js';
+import { DEFAULT_PAGE, MAX_PAGE } from './page.js';
 import { dateTime, secret, url } from './scalars.js';
 
 export { encodeGlobalId };
 
 const capitalize = (name: string) => name.charAt(0).toUpperCase() + name.slice(1);
-
-/** Longest page of a connection; a longer one is refused. */
-export const MAX_PAGE = 100;
-export const DEFAULT_PAGE = 20;
 
 /** Prisma's code for a row that is not there. */
 const ROW_NOT_FOUND = 'P2025';
@@ -45,7 +45,12 @@ export const builder = new SchemaBuilder<{
 }>({
   defaultFieldNullability: false,
   // The errors plugin wraps the resolvers that the others make.
-  plugins: [ErrorsPlugin, RelayPlugin, PrismaPlugin],
+  plugins: [ErrorsPlugin, RelayPlugin, PrismaPlugin, ComplexityPlugin],
+  complexity: {
+    // Costs are reckoned before anything is executed (http/operation-cost.ts), not in each resolver.
+    disabled: true,
+    fieldComplexity: (args, _ctx, field) => costOfField(args, field as GraphQLField<unknown, unknown>),
+  },
   prisma: {
     client: (ctx) => ctx.prisma,
     dmmf: getDatamodel(),

@@ -1,6 +1,6 @@
 import { GraphQLError } from 'graphql';
 import { PositionExpiredError } from '../feed/event-stream.js';
-import { DEFAULT_PAGE, MAX_PAGE } from './builder.js';
+import { DEFAULT_PAGE, MAX_PAGE } from './page.js';
 import { isUuid } from './node.js';
 
 export interface PageArgs {

@@ -30,6 +30,8 @@ export interface Context extends GraphQLDeps {
   principal: Principal;
   /** Where the request came from, for the audit trail; null where that is not known. */
   clientAddress: string | null;
+  /** Aborted when the time of the operation is over: nothing more is begun for it then. */
+  signal?: AbortSignal;
 }
 
 /**

@@ -4,13 +4,14 @@ import { positionEvents, requireKnownPosition } from '../domain/health-event.js'
 import type { HealthEventPointer } from '../feed/event-stream.js';
 import { stoppable } from '../feed/stoppable.js';
 import type { Prisma } from '../generated/prisma/client.js';
-import { builder, DEFAULT_PAGE } from './builder.js';
+import { builder } from './builder.js';
 import { checkPageSize, cursorOf, explainExpired, isGiven, positionOf } from './connection.js';
 import type { Context } from './context.js';
 import { Grant } from './grant.js';
 import { forbidden } from './guard.js';
 import { HealthReason, HealthStatus } from './health.js';
 import { NO_ROW, rowId } from './ids.js';
+import { DEFAULT_PAGE } from './page.js';
 
 export const HealthEvent = builder.prismaNode('HealthEvent', {
   description: "One transition of a connection's health. Kept; delivered at least once, in order per tenant.",

@@ -2,15 +2,17 @@ import { maxAliasesPlugin } from '@escape.tech/graphql-armor-max-aliases';
 import { maxDepthPlugin } from '@escape.tech/graphql-armor-max-depth';
 import { maxDirectivesPlugin } from '@escape.tech/graphql-armor-max-directives';
 import { maxTokensPlugin } from '@escape.tech/graphql-armor-max-tokens';
-import { type ExecutionResult, GraphQLError, type GraphQLErrorExtensions, type ValidationContext } from 'graphql';
-import { createYoga, isAsyncIterable, type Plugin, type YogaServerInstance } from 'graphql-yoga';
+import { GraphQLError, validate, type ValidationContext } from 'graphql';
+import { createYoga, type Plugin, type YogaServerInstance } from 'graphql-yoga';
 import { renderGraphiQL } from '@graphql-yoga/render-graphiql';
-import { isOutage } from '../database/outage.js';
-import { AuditUnavailableError } from '../domain/audit.js';
-import { VaultError } from '../vault/errors.js';
 import { type Context, createContextFactory, type GraphQLDeps, type Principal } from '../graphql/context.js';
 import { schema } from '../graphql/schema.js';
-import { endWithPrincipal } from './principal-stream.js';
+import { type Admission, createAdmission, createAdmissionPlugin } from './admission.js';
+import { createDeadline, createDeadlinePlugin, type Deadline, type DeadlineOptions } from './deadline.js';
+import { BAD_REQUEST, createMask, extended } from './mask.js';
+import type { CostLimits } from './operation-cost.js';
+import { createPersistedDocumentsPlugin, type PersistedDocuments } from './persisted-documents.js';
+import { createStreamEnds } from './stream-end.js';
 
 export const GRAPHQL_PATH = '/graphql';
 
@@ -19,6 +21,8 @@ const MAX_DEPTH = 10;
 const MAX_TOKENS = 1_000;
 const MAX_ALIASES = 15;
 const MAX_DIRECTIVES = 10;
+/** What is told of what is wrong with one document. */
+const MAX_ERRORS = 5;
 
 /** A limit that is passed is one more validation error. Thrown, it would pass by what makes answers of those. */
 const REPORTED = {
@@ -46,19 +50,19 @@ export interface Engine {
   yoga: YogaServerInstance<RequestContext, Context>;
   createContext(request: RequestContext): Context;
   mask(error: unknown): Error;
+  admission: Admission;
+  deadline: Deadline;
+  persistedDocuments: PersistedDocuments | null;
 }
 
-/** Tells the HTTP layer that the request was wrong: 400, unless the answer's media type leaves that to the body. */
-const BAD_REQUEST = { spec: true, status: 400 };
-
-const extended = (error: GraphQLError, extensions: GraphQLErrorExtensions): GraphQLError =>
-  new GraphQLError(error.message, {
-    nodes: error.nodes ?? null,
-    source: error.source ?? null,
-    positions: error.positions ?? null,
-    path: error.path ?? null,
-    extensions: { ...error.extensions, ...extensions },
-  });
+export interface EngineOptions {
+  /** Serves GraphiQL to browsers that ask for a page, and the schema to everybody who is let in. */
+  development: boolean;
+  maxCost: CostLimits;
+  deadline: DeadlineOptions;
+  /** Null: frontend sessions may have any document executed. */
+  persistedDocuments: PersistedDocuments | null;
+}
 
 const documentError = (error: GraphQLError, code: string): GraphQLError =>
   extended(error, { code: error.extensions['code'] ?? code, http: BAD_REQUEST });
@@ -77,109 +81,25 @@ const documentErrorCodes: Plugin = {
     },
 };
 
-/** An error that was meant for the caller, with a code. */
-function publicError(error: GraphQLError): GraphQLError {
-  const { code, http } = error.extensions as { code?: unknown; http?: { status?: unknown } };
-  // The executor's way to say that a variable was wrong; what has no place in the document was refused before.
-  const isVariable = http?.status === 400 && error.locations !== undefined;
-  if (typeof code === 'string' && !isVariable) return error;
-  return extended(error, { code: code ?? 'BAD_USER_INPUT', ...(isVariable ? { http: BAD_REQUEST } : {}) });
-}
-
-/** A stream that fails, or whose holder comes to an end, says so in one last result and ends, over every transport. */
-const createStreamEnds = ({ principals }: GraphQLDeps): Plugin<Context> => ({
-  onSubscribe: ({ args }) => ({
-    onSubscribeResult: ({ result, setResult }) => {
-      if (!isAsyncIterable(result)) return;
-      const { principal } = args.contextValue as Context;
-      const stream = endWithErrors(result as AsyncIterableIterator<ExecutionResult>);
-      setResult(endWithPrincipal(stream, principal, principals));
-    },
-  }),
+/** Validates with the library's own options, which the engine has no way to set. */
+const createValidation = (hideSuggestions: boolean): Plugin => ({
+  onValidate: ({ setValidationFn }) =>
+    setValidationFn((schema, document, rules) =>
+      validate(schema, document, rules, { maxErrors: MAX_ERRORS, hideSuggestions }),
+    ),
 });
-
-const isMissing = (data: ExecutionResult['data']): boolean =>
-  Object.values(data ?? {}).every((value) => value === null);
-
-function endWithErrors(results: AsyncIterableIterator<ExecutionResult>): AsyncIterableIterator<ExecutionResult> {
-  let failed = false;
-  return {
-    next: async () => {
-      if (failed) return { done: true, value: undefined };
-      try {
-        const result = await results.next();
-        // What cannot be read is not passed over: whoever comes back for it finds it behind the last cursor.
-        failed = result.done !== true && result.value.errors !== undefined && isMissing(result.value.data);
-        return result;
-      } catch (error) {
-        failed = true;
-        if (!(error instanceof GraphQLError)) throw error;
-        return { done: false, value: { errors: [error] } };
-      }
-    },
-    // Not a generator: one would be left only when the next result comes.
-    return: async () => (await results.return?.()) ?? { done: true, value: undefined },
-    [Symbol.asyncIterator]() {
-      return this;
-    },
-  };
-}
-
-/** PostgreSQL's code for a text with a character that it cannot hold, of which zero is the only one that gets so far. */
-const UNSTORABLE_TEXT = '22021';
-
-/** Whether the database refused a text of the caller's, through either of the two ways to it. */
-function isUnstorableText(error: unknown): boolean {
-  const { code, meta } = error as {
-    code?: unknown;
-    meta?: { driverAdapterError?: { cause?: { originalCode?: unknown } } };
-  };
-  return code === UNSTORABLE_TEXT || meta?.driverAdapterError?.cause?.originalCode === UNSTORABLE_TEXT;
-}
-
-/** What a caller may know of a failure that is ours: a sentence, and a code to branch on. */
-function describeFailure(error: unknown): [message: string, code: string] {
-  if (error instanceof VaultError) return ['Stored secrets cannot be opened at the moment.', 'VAULT_UNAVAILABLE'];
-  if (error instanceof AuditUnavailableError) {
-    return ['The audit trail cannot be written at the moment, so nothing was done. Try again.', 'AUDIT_UNAVAILABLE'];
-  }
-  if (isOutage(error)) return ['The database cannot be reached at the moment. Try again.', 'UNAVAILABLE'];
-  return ['Unexpected error.', 'INTERNAL_SERVER_ERROR'];
-}
-
-/**
- * Lets through what was meant for the caller and replaces everything else by one fixed error, whatever NODE_ENV says:
- * messages of drivers and libraries can hold statements, values and secrets.
- */
-function createMask(deps: GraphQLDeps) {
-  return (error: unknown): Error => {
-    const original = error instanceof GraphQLError ? error.originalError : error;
-    if (error instanceof GraphQLError && (original === undefined || original instanceof GraphQLError)) {
-      return publicError(error);
-    }
-    const { nodes, path } = error instanceof GraphQLError ? error : { nodes: null, path: null };
-    if (original instanceof Error && isUnstorableText(original)) {
-      const message = 'A text holds a character that no stored text can have.';
-      return new GraphQLError(message, {
-        nodes: nodes ?? null,
-        path: path ?? null,
-        extensions: { code: 'BAD_USER_INPUT' },
-      });
-    }
-    const [message, code] = describeFailure(original);
-    deps.log.error('an operation failed', { code }, original);
-    return new GraphQLError(message, { nodes: nodes ?? null, path: path ?? null, extensions: { code } });
-  };
-}
 
 /**
  * Makes the GraphQL engine: one chain of parsing, validation, limits, execution and masking, which both doors to it and
  * the WebSocket share.
- *
- * @param development serves GraphiQL to browsers that ask for a page.
  */
-export function createEngine(deps: GraphQLDeps, { development }: { development: boolean }): Engine {
-  const mask = createMask(deps);
+export function createEngine(deps: GraphQLDeps, options: EngineOptions): Engine {
+  const { development, persistedDocuments } = options;
+  const admission = createAdmission(options);
+  const deadline = createDeadline(options.deadline);
+  // Names that are near the given ones tell what the schema holds.
+  const hideSuggestions = !development;
+  const mask = createMask({ log: deps.log, hideSuggestions });
   const createContext = createContextFactory(deps);
   const yoga = createYoga<RequestContext, Context>({
     schema,
@@ -207,8 +127,13 @@ export function createEngine(deps: GraphQLDeps, { development }: { development: 
     },
     // Copied into the engine's own context, which inherits nothing.
     context: ({ principal, clientAddress }) => ({ ...deps, ...createContext(principal, clientAddress) }),
+    ...(persistedDocuments === null ? {} : { extraParamNames: ['documentId'] }),
     plugins: [
+      ...(persistedDocuments === null ? [] : [createPersistedDocumentsPlugin(persistedDocuments)]),
+      createValidation(hideSuggestions),
       documentErrorCodes,
+      createAdmissionPlugin(admission),
+      createDeadlinePlugin(deadline),
       createStreamEnds(deps),
       maxTokensPlugin({ n: MAX_TOKENS, exposeLimits: true }),
       // Fields count, however they are spread over fragments.
@@ -217,5 +142,12 @@ export function createEngine(deps: GraphQLDeps, { development }: { development: 
       maxDirectivesPlugin({ n: MAX_DIRECTIVES, ...REPORTED }),
     ],
   });
-  return { yoga, createContext: ({ principal, clientAddress }) => createContext(principal, clientAddress), mask };
+  return {
+    yoga,
+    createContext: ({ principal, clientAddress }) => createContext(principal, clientAddress),
+    mask,
+    admission,
+    deadline,
+    persistedDocuments,
+  };
 }

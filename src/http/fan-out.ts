@@ -4,7 +4,6 @@ import {
   type FieldNode,
   getOperationAST,
   GraphQLError,
-  type GraphQLFormattedError,
   Kind,
   type OperationDefinitionNode,
   print,
@@ -21,6 +20,7 @@ import type { GraphQLDeps } from '../graphql/context.js';
 import { healthWatch, isVisible } from '../graphql/health-event.js';
 import { schema } from '../graphql/schema.js';
 import type { Engine } from './engine.js';
+import { formatError } from './mask.js';
 
 const FIELD = 'healthChanged';
 const field = schema.getSubscriptionType()?.getFields()[FIELD];
@@ -96,12 +96,6 @@ function sharedResult(json: string): SharedResult {
       return last.frame;
     },
   };
-}
-
-/** As all transports write an error: what is said to the HTTP layer stays here. */
-export function formatError(error: GraphQLError): GraphQLFormattedError {
-  const { http: _http, ...extensions } = error.extensions;
-  return { ...error.toJSON(), extensions };
 }
 
 export interface FanOut {
@@ -184,13 +178,15 @@ export function createFanOut(engine: Engine, deps: GraphQLDeps, broadcast: Healt
 
   async function prepare(subscription: Subscription): Promise<Join | null> {
     const shape = knownShape(subscription);
-    const found = shape && (await watchOf(subscription, shape));
-    if (!found) return null;
-    const { principal } = subscription;
+    const { document, operationName, principal } = subscription;
+    const variables = subscription.variables ?? undefined;
+    if (shape === null || engine.admission.refuse({ document, operationName, variables }, principal) !== null)
+      return null;
+    const found = await watchOf(subscription, shape);
+    if (found === null) return null;
     const { after, matches } = found.watch;
-    const { [shape.cursorVariable ?? '']: _cursor, ...variables } = found.coerced;
-    const name = subscription.operationName ?? null;
-    const key = JSON.stringify([shape.text, name, variables, principal.kind, reachOf(principal)]);
+    const { [shape.cursorVariable ?? '']: _cursor, ...others } = found.coerced;
+    const key = JSON.stringify([shape.text, operationName ?? null, others, principal.kind, reachOf(principal)]);
     const audience = () => ({ matches, render: (event: { id: string }) => render(subscription, event), excluded });
     return (subscriber) => {
       const finish = once(() => tell({ kind: 'health-subscription', change: -1 }));

@@ -7,8 +7,11 @@ import type { Log } from '../log.js';
 import { NOBODY } from '../domain/principal.js';
 import { REFUSALS, refusalHeaders, sourceOf, type Authenticate, type Refused } from './authenticate.js';
 import type { Cors } from './cors.js';
+import { formatError } from './mask.js';
 import { GRAPHQL_PATH, type Engine, type RequestContext } from './engine.js';
+import { isNestedDeeper, MAX_VARIABLE_DEPTH } from './nesting.js';
 import { outcomeOf, outcomeOfText } from './operation-outcome.js';
+import type { PersistedDocuments } from './persisted-documents.js';
 import { BASE_HEADERS, methodNotAllowed, readBody, respondJson } from './respond.js';
 import type { ServeEvents } from './server-sent-events.js';
 import { createSingleOperationRunner, type SingleOperation } from './single-operation.js';
@@ -65,18 +68,31 @@ export function createGraphQLHandler(options: {
     }
     const context = { principal: authentication.principal, clientAddress: req.socket.remoteAddress ?? null };
     if (method !== 'GET' && method !== 'POST') return methodNotAllowed(res, 'GET, POST');
-    if (method === 'GET') return viaEngine(req, res, null, context, sinceMs);
+    if (method === 'GET') {
+      const variables = new URLSearchParams(req.url?.split('?')[1]).get('variables');
+      if (isNestedDeeper(parseJson(variables ?? ''))) return respondNesting(res, sinceMs);
+      return viaEngine(req, res, null, context, sinceMs);
+    }
     if (!isJson(headers['content-type'])) {
       count('unknown', 'bad_request', sinceMs);
       return respondError(res, 415, 'Send the operation as application/json.', 'UNSUPPORTED_MEDIA_TYPE');
+    }
+    const encoding = headers['content-encoding'] ?? 'identity';
+    if (encoding.toLowerCase() !== 'identity') {
+      // Nobody knows what it unpacks to.
+      count('unknown', 'bad_request', sinceMs);
+      return respondError(res, 415, 'Send the operation uncompressed.', 'UNSUPPORTED_MEDIA_TYPE');
     }
     const body = await readBody(req, MAX_BODY_BYTES);
     if (body === null) {
       count('unknown', 'bad_request', sinceMs);
       return respondError(res, 413, `A request may have ${MAX_BODY_BYTES} bytes.`, 'PAYLOAD_TOO_LARGE');
     }
+    // What is no JSON is read again on the other way, which answers the error.
+    const params = parseJson(body.toString('utf8'));
+    if (isRecord(params) && isNestedDeeper(params['variables'])) return respondNesting(res, sinceMs);
     const mediaType = plainAnswerType(headers.accept);
-    const operation = readOperation(body);
+    const operation = operationOf(params, engine.persistedDocuments);
     if (mediaType === null && (await serveEvents(req, res, operation, context)))
       return count('subscription', 'ok', sinceMs);
     if (mediaType === null || operation === null) return viaEngine(req, res, body, context, sinceMs);
@@ -124,6 +140,11 @@ export function createGraphQLHandler(options: {
   }
 }
 
+function respondNesting(res: ServerResponse, sinceMs: number): void {
+  count('unknown', 'bad_request', sinceMs);
+  respondError(res, 400, `Variables may be nested ${MAX_VARIABLE_DEPTH} levels deep.`, 'BAD_USER_INPUT');
+}
+
 const isPreflight = ({ method, headers }: IncomingMessage): boolean =>
   method === 'OPTIONS' && headers.origin !== undefined && headers['access-control-request-method'] !== undefined;
 
@@ -145,32 +166,48 @@ function plainAnswerType(accept: string | undefined): string | null {
   return accept === 'application/graphql-response+json' ? RESPONSE_TYPE : null;
 }
 
+/** @returns undefined for what is no JSON. */
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 
-function readOperation(body: Buffer): SingleOperation | null {
-  let params: unknown;
-  try {
-    params = JSON.parse(body.toString('utf8'));
-  } catch {
-    // Read again on the other way, which answers the error.
-    return null;
-  }
-  if (!isRecord(params) || Object.hasOwn(params, 'extensions')) return null;
-  const { query, variables, operationName } = params;
-  if (typeof query !== 'string') return null;
+/** What a body asks for; null where the engine has to look at it, which also answers what is wrong. */
+function operationOf(params: unknown, documents: PersistedDocuments | null): SingleOperation | null {
+  if (!isRecord(params)) return null;
+  const { variables, operationName } = params;
+  const query = textOf(params, documents);
+  if (query === null) return null;
   const plainVariables = variables === undefined || variables === null || isRecord(variables);
   const plainName = operationName === undefined || operationName === null || typeof operationName === 'string';
   if (!plainVariables || !plainName) return null;
   return { query, variables: variables ?? undefined, operationName: operationName ?? undefined };
 }
 
+/** The text of the document that is given or named. */
+function textOf(params: Record<string, unknown>, documents: PersistedDocuments | null): string | null {
+  const { query } = params;
+  if (typeof query === 'string') return Object.hasOwn(params, 'extensions') ? null : query;
+  try {
+    return query === undefined ? (documents?.textOf(params) ?? null) : null;
+  } catch {
+    return null;
+  }
+}
+
 /** @see https://graphql.github.io/graphql-over-http/draft/#sec-Status-Codes */
-function respondResult(res: ServerResponse, result: ExecutionResult, mediaType: string): void {
+function respondResult(res: ServerResponse, { errors, ...result }: ExecutionResult, mediaType: string): void {
   // Without data the request itself was wrong; application/json tells that in the body alone.
-  const status = result.data === undefined && !mediaType.startsWith('application/json') ? 400 : 200;
-  const text = JSON.stringify(result);
-  res.writeHead(status, {
+  const isRefused = result.data === undefined && !mediaType.startsWith('application/json');
+  const status = errors?.some(({ extensions }) => extensions['code'] === 'DEADLINE_EXCEEDED') ? 504 : 200;
+  const text = JSON.stringify(errors === undefined ? result : { ...result, errors: errors.map(formatError) });
+  res.writeHead(status === 200 && isRefused ? 400 : status, {
     'content-type': mediaType,
     'content-length': Buffer.byteLength(text),
     ...BASE_HEADERS,

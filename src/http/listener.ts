@@ -1,9 +1,22 @@
-import type { Server } from 'node:http';
+import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
 /** How long running requests may take after the listener has closed. */
 const DRAIN_MS = 10_000;
 const IDLE_SWEEP_MS = 100;
+
+/** How long a client may take to send a request, so that a slow one holds no connection for nothing. */
+const LIMITS = {
+  headersTimeout: 10_000,
+  requestTimeout: 30_000,
+  keepAliveTimeout: 65_000,
+  /** How often connections are looked at; Node's own half a minute would make the limits as much longer. */
+  connectionsCheckingInterval: 2_000,
+  maxHeaderSize: 16_384,
+};
+
+/** A server for the internet. @param limits others, in milliseconds and bytes. */
+export const createHttpServer = (limits: Partial<typeof LIMITS> = {}): Server => createServer({ ...LIMITS, ...limits });
 
 /** The address is taken, or may not be used. */
 export class ListenError extends Error {

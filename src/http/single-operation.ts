@@ -47,17 +47,17 @@ export function createSingleOperationRunner(engine: Engine) {
     { query, variables, operationName }: SingleOperation,
     request: RequestContext,
   ): Promise<{ result: ExecutionResult; kind: OperationKind } | null> {
-    const document = prepare(query, request);
+    const mayParse = (engine.persistedDocuments?.refuse(query, request.principal) ?? null) === null;
+    const document = mayParse ? prepare(query, request) : null;
     const operation = document && getOperationAST(document, operationName);
     if (!document || !operation || operation.operation === 'subscription') return null;
+    // Refused again on the other way, which answers the error.
+    if (engine.admission.refuse({ document, operationName, variables }, request.principal) !== null) return null;
     const kind = kindOf(operation);
-    const result = await execute({
-      schema,
-      document,
-      contextValue: engine.createContext(request),
-      variableValues: variables,
-      operationName,
-    });
+    const contextValue = engine.createContext(request);
+    const result = await engine.deadline.run(document, contextValue, () =>
+      execute({ schema, document, contextValue, variableValues: variables, operationName }),
+    );
     if (result.errors === undefined) return { result, kind };
     return { result: { ...result, errors: result.errors.map((error) => engine.mask(error) as GraphQLError) }, kind };
   };

@@ -8,7 +8,7 @@ import {
   type ExecutionArgs,
   type ExecutionResult,
   type FormattedExecutionResult,
-  type GraphQLError,
+  GraphQLError,
 } from 'graphql';
 import type { WebSocket } from 'ws';
 import type { PrincipalDirectory } from '../domain/principal-directory.js';
@@ -16,7 +16,9 @@ import type { Principal } from '../domain/principal.js';
 import type { Log } from '../log.js';
 import { type Authenticate, sourceOf } from './authenticate.js';
 import type { Engine } from './engine.js';
-import { type FanOut, formatError, type Join } from './fan-out.js';
+import type { FanOut, Join } from './fan-out.js';
+import { formatError } from './mask.js';
+import { isNestedDeeper, MAX_VARIABLE_DEPTH } from './nesting.js';
 import { endOf } from './principal-stream.js';
 
 const MAX_MESSAGE_BYTES = 102_400;
@@ -80,15 +82,17 @@ export function createWebSocketHandler(options: {
       onClose: ({ extra }) => extra.unwatch?.(),
       execute: (args) => (args as EnvelopedArgs).rootValue.execute(args),
       subscribe: (args) => (args as EnvelopedArgs).rootValue.subscribe(args),
-      onSubscribe: async ({ extra }, id, { query, variables, operationName }) => {
+      onSubscribe: async ({ extra }, id, { query, variables, operationName, ...naming }) => {
         const { schema, execute, subscribe, contextFactory, parse, validate } = engine.yoga.getEnveloped({
           req: extra.request,
           principal: extra.principal,
           clientAddress: extra.request.socket.remoteAddress ?? null,
         } as never);
+        if (isNestedDeeper(variables)) return [nestingError()];
         let document: DocumentNode;
         try {
-          document = parse(query) as DocumentNode;
+          const text = query === '' ? (engine.persistedDocuments?.textOf(naming) ?? query) : query;
+          document = parse(text) as DocumentNode;
           const errors = validate(schema, document);
           if (errors.length > 0) return errors;
         } catch (error) {
@@ -182,6 +186,11 @@ async function drained(socket: WebSocket): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, DRAIN_LOOK_MS));
   }
 }
+
+const nestingError = () =>
+  new GraphQLError(`Variables may be nested ${MAX_VARIABLE_DEPTH} levels deep.`, {
+    extensions: { code: 'BAD_USER_INPUT' },
+  });
 
 interface EnvelopedArgs extends ExecutionArgs {
   rootValue: { execute: (args: unknown) => never; subscribe: (args: unknown) => never };
