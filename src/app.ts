@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { GraphQLDeps } from './graphql/context.js';
+import { type Admission, describeRefusal } from './http/admission.js';
 import type { Authenticate } from './http/authenticate.js';
 import { createCors } from './http/cors.js';
 import { createEngine, GRAPHQL_PATH } from './http/engine.js';
@@ -29,6 +30,7 @@ type Handler = (req: IncomingMessage, res: ServerResponse, segment: string, quer
 export interface AppOptions {
   deps: GraphQLDeps;
   authenticate: Authenticate;
+  admission: Admission;
   readiness: Readiness;
   development: boolean;
   /** Whether anything but the health paths is served. */
@@ -36,17 +38,18 @@ export interface AppOptions {
 }
 
 /** Routes exact paths; whatever is none of them is 404. */
-export function createApp({ deps, authenticate, readiness, development, api }: AppOptions): App {
+export function createApp({ deps, authenticate, admission, readiness, development, api }: AppOptions): App {
   const { log } = deps;
   const engine = createEngine(deps, { development });
   const graphql = createGraphQLHandler({
     engine,
     authenticate,
+    admission,
     cors: createCors(deps.db),
     log,
     graphiql: development,
   });
-  const webSocket = createWebSocketHandler({ engine, authenticate, principals: deps.principals, log });
+  const webSocket = createWebSocketHandler({ engine, authenticate, admission, principals: deps.principals, log });
   let draining = false;
 
   const ready: Handler = async (_req, res) => {
@@ -54,13 +57,31 @@ export function createApp({ deps, authenticate, readiness, development, api }: A
     respondJson(res, isReady ? 200 : 503, { ready: isReady });
   };
 
+  /** For pages that anybody may open: as often as the ceiling for one address allows. */
+  const limited =
+    (handler: Handler): Handler =>
+    async (req, res, segment, query) => {
+      const refusal = await admission.address(req);
+      if (refusal === null) return handler(req, res, segment, query);
+      const { status, headers } = describeRefusal(refusal);
+      const { html, csp } = unavailablePage();
+      const page = { type: 'text/html; charset=utf-8', text: html };
+      return respond(res, status, page, { 'content-security-policy': csp, ...headers });
+    };
+
   /** What serves a path, or all paths of one more segment where it ends with a slash. */
   const routes: Record<string, { method: string; handler: Handler }> = {
     ...(api && {
-      '/oauth/start/': { method: 'GET', handler: createStartHandler(deps) },
-      '/oauth/callback/': { method: 'GET', handler: createCallbackHandler(deps) },
-      '/tokens/grants/': { method: 'GET', handler: createTokenHandler(deps, { authenticate, of: 'grants' }) },
-      '/tokens/meetings/': { method: 'GET', handler: createTokenHandler(deps, { authenticate, of: 'meetings' }) },
+      '/oauth/start/': { method: 'GET', handler: limited(createStartHandler(deps)) },
+      '/oauth/callback/': { method: 'GET', handler: limited(createCallbackHandler(deps)) },
+      '/tokens/grants/': {
+        method: 'GET',
+        handler: createTokenHandler(deps, { authenticate, admission, of: 'grants' }),
+      },
+      '/tokens/meetings/': {
+        method: 'GET',
+        handler: createTokenHandler(deps, { authenticate, admission, of: 'meetings' }),
+      },
       '/webhooks/zoom/': { method: 'POST', handler: createZoomWebhookHandler(deps) },
     }),
     '/livez': { method: 'GET', handler: async (_req, res) => respondJson(res, 200, { live: true }) },

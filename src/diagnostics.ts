@@ -60,7 +60,14 @@ export type WebhookOutcome =
 export type OperationKind = 'credential' | 'query' | 'mutation' | 'subscription' | 'unknown';
 
 export type OperationOutcome =
-  'ok' | 'bad_request' | 'unauthenticated' | 'forbidden' | 'vault_unavailable' | 'unavailable' | 'internal';
+  | 'ok'
+  | 'bad_request'
+  | 'rate_limited'
+  | 'unauthenticated'
+  | 'forbidden'
+  | 'vault_unavailable'
+  | 'unavailable'
+  | 'internal';
 
 /** Name of the channel on which occurrences are told. Its subscribers run within whatever happened. */
 export const OCCURRENCE_CHANNEL = 'latchkey:occurrence';

@@ -13,10 +13,13 @@ import type { Deps } from './domain/deps.js';
 import { createHealthEventLog } from './domain/health-event.js';
 import { createPrincipalDirectory } from './domain/principal-directory.js';
 import { createSpoolCipher } from './domain/renewal.js';
+import { createRateLimiter } from './domain/rate-limit.js';
 import { createRefresher } from './domain/refresh.js';
 import { createKeyUse } from './domain/server-key.js';
 import { createHealthEventStream } from './feed/event-stream.js';
 import { createFeed } from './feed/feed.js';
+import { createAddressOf } from './http/address.js';
+import { createAdmission } from './http/admission.js';
 import { createAuthenticate } from './http/authenticate.js';
 import { createFailedAttempts } from './http/failed-attempts.js';
 import { closeServer, listen, ListenError } from './http/listener.js';
@@ -85,6 +88,7 @@ const openDatabase = (config: Config, log: Log): Promise<Database> =>
         log,
         poolSize: config.databasePoolSize,
         queryTimeoutMs: config.databaseTimeoutMs,
+        rowLevelSecurity: config.rowLevelSecurity,
       });
 
 /**
@@ -196,8 +200,12 @@ async function start(
   const keyUse = createKeyUse(deps);
   cleanup.add(() => keyUse.record());
   const readiness = createReadiness({ db, clock, vault });
+  const limiter = createRateLimiter(deps);
+  cleanup.add(() => limiter.close());
+  const addressOf = createAddressOf(config.trustedProxies);
   const app = createApp({
     readiness,
+    admission: createAdmission({ limiter, limits: config.rateLimits, addressOf }),
     deps: { ...deps, refresher, healthEvents, candidates, renewals, principals },
     authenticate: createAuthenticate({
       adminKey,
@@ -205,6 +213,7 @@ async function start(
       principals,
       keyUse,
       failedAttempts: createFailedAttempts(config.maxFailedAttempts),
+      addressOf,
     }),
     development,
     api: config.role !== 'worker',

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { type Config, ConfigError, readConfig } from './config.js';
 import { FolderLockedError } from './database/folder-lock.js';
 import { DatabaseUnreachableError } from './database/postgres.js';
+import { TenantRoleError } from './database/tenant-wall.js';
 import { ListenError } from './http/listener.js';
 import { type Latchkey, startLatchkey } from './latchkey.js';
 import { createLog } from './log.js';
@@ -18,6 +19,7 @@ function explain(error: unknown): string | null {
     ConfigError,
     DatabaseUnreachableError,
     FolderLockedError,
+    TenantRoleError,
     ListenError,
     RootKeyInvalidError,
     RootKeyMismatchError,

@@ -30,6 +30,7 @@ test('without any setting it is a development server with a sandbox and document
     databaseUrl: null,
     databasePoolSize: 20,
     databaseTimeoutMs: 5_000,
+    rowLevelSecurity: true,
     dataDir: './.latchkey',
     rootKey: null,
     rootKeyFile: null,
@@ -56,6 +57,8 @@ test('without any setting it is a development server with a sandbox and document
     keyRetirementSeconds: 86_400,
     maxTripsPerFrontendSession: 20,
     maxFailedAttempts: 100,
+    rateLimits: { serverKey: 20_000, frontendSession: 100, tenant: 20_000, address: 1_000 },
+    trustedProxies: [],
   });
 });
 

@@ -1,6 +1,6 @@
 import type { PrismaClient } from '../generated/prisma/client.js';
 import type { Renewals } from '../domain/credential.js';
-import type { CandidateReader } from '../domain/credential-reader.js';
+import { type CandidateReader, createCandidateReader } from '../domain/credential-reader.js';
 import type { Deps } from '../domain/deps.js';
 import type { PrincipalDirectory } from '../domain/principal-directory.js';
 import type { Principal } from '../domain/principal.js';
@@ -24,16 +24,43 @@ export interface Context extends GraphQLDeps {
   /** Reads what the principal may see, and nothing else. */
   prisma: PrismaClient;
   principal: Principal;
+  /**
+   * For commands that touch nothing but the tenant which they name: where the principal is restricted to one, their
+   * statements are held to it by row-level security. Commands that reach further, such as storing a grant that ends
+   * another tenant's of the same Zoom user, are given the whole context.
+   */
+  own: GraphQLDeps;
 }
+
+/** What a principal of one tenant is given in place of what serves everybody. */
+type Restricted = Pick<Context, 'prisma' | 'candidates' | 'own'>;
 
 /**
  * Makes the context of an operation. The only place where a way to the database is given to a principal: whatever else
  * must hold for their statements belongs here.
  */
 export function createContextFactory(deps: GraphQLDeps): (principal: Principal) => Context {
-  return (principal) => {
-    const prisma = scopedPrisma(deps.db.prisma, principal);
-    // What is shared is inherited instead of copied for every request.
-    return Object.assign(Object.create(deps) as GraphQLDeps, { principal, prisma });
-  };
+  /** Principals are kept for some seconds, and what was made for them as long as they. */
+  const made = new WeakMap<Principal, Restricted>();
+
+  function restrict(principal: Principal & { tenantId: string }): Restricted {
+    const view = deps.db.tenant(principal.tenantId);
+    const db = { ...deps.db, query: view.query, transaction: view.transaction };
+    return {
+      prisma: scopedPrisma(deps.db.prisma, view, principal),
+      candidates: createCandidateReader({ query: (statement) => view.read(({ query }) => query(statement)) }),
+      own: Object.assign(Object.create(deps) as GraphQLDeps, { db }),
+    };
+  }
+
+  function reachOf(principal: Principal): Pick<Context, 'prisma' | 'own'> & Partial<Restricted> {
+    const { tenantId } = principal;
+    if (tenantId === null) return { prisma: deps.db.prisma, own: deps };
+    let restricted = made.get(principal);
+    if (restricted === undefined) made.set(principal, (restricted = restrict({ ...principal, tenantId })));
+    return restricted;
+  }
+
+  // What is shared is inherited instead of copied for every request.
+  return (principal) => Object.assign(Object.create(deps) as GraphQLDeps, { principal, ...reachOf(principal) });
 }

@@ -5,6 +5,8 @@ import type { ExecutionResult } from 'graphql';
 import { type OperationKind, tell } from '../diagnostics.js';
 import type { Log } from '../log.js';
 import { NOBODY } from '../domain/principal.js';
+import type { Refusal } from '../domain/rate-limit.js';
+import { type Admission, describeRefusal } from './admission.js';
 import { REFUSALS, refusalHeaders, sourceOf, type Authenticate, type Refused } from './authenticate.js';
 import type { Cors } from './cors.js';
 import { GRAPHQL_PATH, type Engine, type RequestContext } from './engine.js';
@@ -17,6 +19,11 @@ const MAX_BODY_BYTES = 102_400;
 function respondRefusal(res: ServerResponse, refused: Refused): void {
   const { status, message } = REFUSALS[refused.refusal];
   respondJson(res, status, { errors: [{ message, extensions: { code: refused.refusal } }] }, refusalHeaders(refused));
+}
+
+function respondRateLimited(res: ServerResponse, refusal: Refusal): void {
+  const { status, message, extensions, headers } = describeRefusal(refusal);
+  respondJson(res, status, { errors: [{ message, extensions }] }, headers);
 }
 
 const respondError = (res: ServerResponse, status: number, message: string, code: string): void =>
@@ -38,11 +45,12 @@ const respondError = (res: ServerResponse, status: number, message: string, code
 export function createGraphQLHandler(options: {
   engine: Engine;
   authenticate: Authenticate;
+  admission: Admission;
   cors: Cors;
   log: Log;
   graphiql: boolean;
 }) {
-  const { engine, authenticate, cors, log, graphiql } = options;
+  const { engine, authenticate, admission, cors, log, graphiql } = options;
   const runSingle = createSingleOperationRunner(engine);
 
   return async function handle(req: IncomingMessage, res: ServerResponse): Promise<void> {
@@ -60,6 +68,11 @@ export function createGraphQLHandler(options: {
       if (authentication.refusal !== 'UNAUTHENTICATED')
         log.warn('a caller was refused', { code: authentication.refusal });
       return respondRefusal(res, authentication);
+    }
+    const refusal = await admission.principal(authentication.principal);
+    if (refusal !== null) {
+      count('unknown', 'rate_limited', sinceMs);
+      return respondRateLimited(res, refusal);
     }
     const context = { principal: authentication.principal };
     if (method !== 'GET' && method !== 'POST') return methodNotAllowed(res, 'GET, POST');

@@ -14,6 +14,8 @@ import {
 } from '../errors.js';
 import { rowId } from '../graphql/ids.js';
 import { type Authenticate, refusalHeaders, REFUSALS, sourceOf } from './authenticate.js';
+import { type Admission, describeRefusal } from './admission.js';
+import type { Refusal } from '../domain/rate-limit.js';
 import { notFound, respond, respondJson } from './respond.js';
 
 /** How long whoever was not served for reasons of our own should wait. */
@@ -44,7 +46,7 @@ function targetOf(of: TokenTarget['of'], segment: string, { kind, meeting }: Par
 }
 
 /** Whose tokens the caller may have. */
-interface Admission {
+interface Reach {
   onlyTenantId: string | null;
   tenantId: string | null;
 }
@@ -58,7 +60,7 @@ interface Admission {
  */
 export function createTokenHandler(
   deps: CredentialDeps,
-  { authenticate, of }: { authenticate: Authenticate; of: TokenTarget['of'] },
+  { authenticate, admission, of }: { authenticate: Authenticate; admission: Admission; of: TokenTarget['of'] },
 ) {
   const { log } = deps;
 
@@ -68,9 +70,10 @@ export function createTokenHandler(
     res: ServerResponse,
     parameters: Parameters | null,
     target: TokenTarget | null,
-  ): Promise<Admission | null> {
+  ): Promise<Reach | null> {
     const { signature, tenant, expires } = parameters ?? {};
     if (parameters === null || typeof signature === 'string') {
+      if (isRefused(res, await admission.address(req))) return null;
       const isWhole = typeof signature === 'string' && typeof tenant === 'string' && typeof expires === 'string';
       const tenantRow =
         isWhole && target !== null
@@ -86,6 +89,7 @@ export function createTokenHandler(
       respondJson(res, status, { error: message }, refusalHeaders(authentication));
       return null;
     }
+    if (isRefused(res, await admission.principal(authentication.principal))) return null;
     const { kind, permissions, tenantId } = authentication.principal;
     if (kind !== 'SERVER_KEY' || !permissions.includes('CREDENTIALS_READ')) {
       respondJson(res, 403, { error: 'This needs a server key with the permission CREDENTIALS_READ.' });
@@ -98,10 +102,10 @@ export function createTokenHandler(
     const parameters = readParameters(query);
     const target = parameters === null ? null : targetOf(of, segment, parameters);
     try {
-      const admission = await admit(req, res, parameters, target);
-      if (admission === null) return;
+      const reach = await admit(req, res, parameters, target);
+      if (reach === null) return;
       if (target === null) return notFound(res);
-      const { token, grantId } = await fetchToken(deps, target, admission);
+      const { token, grantId } = await fetchToken(deps, target, reach);
       log.info('a token was handed out', { grantId, route: 'tokens', operation: target.kind });
       return respond(res, 200, { type: 'text/plain; charset=utf-8', text: token.reveal() });
     } catch (error) {
@@ -110,6 +114,14 @@ export function createTokenHandler(
       return respondJson(res, 503, { error: 'Try again later.' }, { 'retry-after': String(RETRY_SECONDS) });
     }
   };
+}
+
+/** Answers a request that is over a ceiling. */
+function isRefused(res: ServerResponse, refusal: Refusal | null): boolean {
+  if (refusal === null) return false;
+  const { status, message, extensions, headers } = describeRefusal(refusal);
+  respondJson(res, status, { error: message, ...extensions }, headers);
+  return true;
 }
 
 const STATUSES: [new (...args: never[]) => DomainError, number][] = [

@@ -12,8 +12,9 @@ import {
 } from 'graphql';
 import type { WebSocket } from 'ws';
 import type { PrincipalDirectory } from '../domain/principal-directory.js';
-import type { Principal } from '../domain/principal.js';
+import { NOBODY, type Principal } from '../domain/principal.js';
 import type { Log } from '../log.js';
+import { type Admission, refusalError } from './admission.js';
 import { type Authenticate, sourceOf } from './authenticate.js';
 import type { Engine } from './engine.js';
 import { endOf } from './principal-stream.js';
@@ -42,10 +43,11 @@ interface Extra extends Record<PropertyKey, unknown> {
 export function createWebSocketHandler(options: {
   engine: Engine;
   authenticate: Authenticate;
+  admission: Admission;
   principals: PrincipalDirectory;
   log: Log;
 }) {
-  const { engine, authenticate, principals, log } = options;
+  const { engine, authenticate, admission, principals, log } = options;
   const server = new WebSocketServer({
     noServer: true,
     maxPayload: MAX_MESSAGE_BYTES,
@@ -78,6 +80,8 @@ export function createWebSocketHandler(options: {
       execute: (args) => (args as EnvelopedArgs).rootValue.execute(args),
       subscribe: (args) => (args as EnvelopedArgs).rootValue.subscribe(args),
       onSubscribe: async ({ extra }, _id, { query, variables, operationName }) => {
+        const refusal = await admission.principal(extra.principal ?? NOBODY);
+        if (refusal !== null) return [refusalError(refusal)];
         const { schema, execute, subscribe, contextFactory, parse, validate } = engine.yoga.getEnveloped({
           req: extra.request,
           principal: extra.principal,
