@@ -1,6 +1,6 @@
 import type { PrismaClient } from '../generated/prisma/client.js';
 import type { Renewals } from '../domain/credential.js';
-import { type CandidateReader, createCandidateReader } from '../domain/credential-reader.js';
+import { type CandidateReader, createTenantCandidateReader } from '../domain/credential-reader.js';
 import type { Deps } from '../domain/deps.js';
 import type { PrincipalDirectory } from '../domain/principal-directory.js';
 import type { Principal } from '../domain/principal.js';
@@ -48,7 +48,7 @@ export function createContextFactory(deps: GraphQLDeps): (principal: Principal) 
     const db = { ...deps.db, query: view.query, transaction: view.transaction };
     return {
       prisma: scopedPrisma(deps.db.prisma, view, principal),
-      candidates: createCandidateReader({ query: (statement) => view.read(({ query }) => query(statement)) }),
+      candidates: createTenantCandidateReader(deps.db, principal.tenantId),
       own: Object.assign(Object.create(deps) as GraphQLDeps, { db }),
     };
   }

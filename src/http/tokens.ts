@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { createTenantCandidateReader } from '../domain/credential-reader.js';
 import type { CredentialDeps } from '../domain/credential.js';
 import { normalMeetingId } from '../domain/meeting-host.js';
 import { TOKEN_KINDS, type TokenKind, type TokenTarget, verifySignedUrl } from '../domain/signed-url.js';
@@ -105,7 +106,9 @@ export function createTokenHandler(
       const reach = await admit(req, res, parameters, target);
       if (reach === null) return;
       if (target === null) return notFound(res);
-      const { token, grantId } = await fetchToken(deps, target, reach);
+      const { onlyTenantId: only } = reach;
+      const candidates = only === null ? deps.candidates : createTenantCandidateReader(deps.db, only);
+      const { token, grantId } = await fetchToken({ ...deps, candidates }, target, reach);
       log.info('a token was handed out', { grantId, route: 'tokens', operation: target.kind });
       return respond(res, 200, { type: 'text/plain; charset=utf-8', text: token.reveal() });
     } catch (error) {
