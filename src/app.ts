@@ -1,11 +1,13 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { GraphQLDeps } from './graphql/context.js';
+import type { AddressOf } from './http/address.js';
 import type { Authenticate } from './http/authenticate.js';
 import { createCors } from './http/cors.js';
 import { createEngine, type EngineOptions, GRAPHQL_PATH } from './http/engine.js';
 import { createFanOut, type HealthBroadcast } from './http/fan-out.js';
 import { createGraphQLHandler } from './http/graphql.js';
+import { describeRefusal, type RateGate } from './http/rate-gate.js';
 import { createCallbackHandler, createStartHandler } from './http/oauth.js';
 import { unavailablePage } from './http/pages.js';
 import { methodNotAllowed, notFound, respond, respondJson } from './http/respond.js';
@@ -33,6 +35,8 @@ export interface AppOptions {
   /** Tells health events to those who subscribe. */
   broadcast: HealthBroadcast;
   authenticate: Authenticate;
+  rateGate: RateGate;
+  addressOf: AddressOf;
   readiness: Readiness;
   engine: EngineOptions;
   /** Whether anything but the health paths is served. */
@@ -40,7 +44,8 @@ export interface AppOptions {
 }
 
 /** Routes exact paths; whatever is none of them is 404. */
-export function createApp({ deps, broadcast, authenticate, readiness, engine: engineOptions, api }: AppOptions): App {
+export function createApp(options: AppOptions): App {
+  const { deps, broadcast, authenticate, rateGate, addressOf, readiness, engine: engineOptions, api } = options;
   const { log } = deps;
   const engine = createEngine(deps, engineOptions);
   const fanOut = createFanOut(engine, deps, broadcast);
@@ -48,11 +53,14 @@ export function createApp({ deps, broadcast, authenticate, readiness, engine: en
     engine,
     serveEvents: createEventStreams({ engine, fanOut, principals: deps.principals }),
     authenticate,
+    rateGate,
+    addressOf,
     cors: createCors(deps.db),
     log,
     graphiql: engineOptions.development,
   });
-  const webSocket = createWebSocketHandler({ engine, fanOut, authenticate, principals: deps.principals, log });
+  const { principals } = deps;
+  const webSocket = createWebSocketHandler({ engine, fanOut, authenticate, rateGate, addressOf, principals, log });
   let draining = false;
 
   const ready: Handler = async (_req, res) => {
@@ -62,13 +70,31 @@ export function createApp({ deps, broadcast, authenticate, readiness, engine: en
     respondJson(res, isReady ? 200 : 503, { ready: isReady, ...quarantine });
   };
 
+  /** For pages that anybody may open: as often as the ceiling for one address allows. */
+  const limited =
+    (handler: Handler): Handler =>
+    async (req, res, segment, query) => {
+      const refusal = await rateGate.address(req);
+      if (refusal === null) return handler(req, res, segment, query);
+      const { status, headers } = describeRefusal(refusal);
+      const { html, csp } = unavailablePage();
+      const page = { type: 'text/html; charset=utf-8', text: html };
+      return respond(res, status, page, { 'content-security-policy': csp, ...headers });
+    };
+
   /** What serves a path, or all paths of one more segment where it ends with a slash. */
   const routes: Record<string, { method: string; handler: Handler }> = {
     ...(api && {
-      '/oauth/start/': { method: 'GET', handler: createStartHandler(deps) },
-      '/oauth/callback/': { method: 'GET', handler: createCallbackHandler(deps) },
-      '/tokens/grants/': { method: 'GET', handler: createTokenHandler(deps, { authenticate, of: 'grants' }) },
-      '/tokens/meetings/': { method: 'GET', handler: createTokenHandler(deps, { authenticate, of: 'meetings' }) },
+      '/oauth/start/': { method: 'GET', handler: limited(createStartHandler(deps)) },
+      '/oauth/callback/': { method: 'GET', handler: limited(createCallbackHandler(deps)) },
+      '/tokens/grants/': {
+        method: 'GET',
+        handler: createTokenHandler(deps, { authenticate, rateGate, addressOf, of: 'grants' }),
+      },
+      '/tokens/meetings/': {
+        method: 'GET',
+        handler: createTokenHandler(deps, { authenticate, rateGate, addressOf, of: 'meetings' }),
+      },
       '/webhooks/zoom/': { method: 'POST', handler: createZoomWebhookHandler(deps) },
     }),
     '/livez': { method: 'GET', handler: async (_req, res) => respondJson(res, 200, { live: true }) },

@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import ipaddr from 'ipaddr.js';
 import { z } from 'zod';
 import type { LogLevel } from './log.js';
@@ -15,6 +16,8 @@ export interface Config {
   databasePoolSize: number;
   /** Longest a statement may take. */
   databaseTimeoutMs: number;
+  /** Whether PostgreSQL itself keeps callers that are restricted to a tenant to its rows. */
+  rowLevelSecurity: boolean;
   dataDir: string;
   /** Base64 keys, newest first; null: from `rootKeyFile`, or made once in development. */
   rootKey: Secret | null;
@@ -74,7 +77,14 @@ export interface Config {
   requestDeadlineSeconds: number;
   /** The file of the only documents that frontend sessions may have executed; null: any. */
   persistedDocumentsFile: string | null;
+  /** Requests a second, over ten seconds and all processes; null: any number. */
+  rateLimits: RateLimits;
+  /** Addresses and networks of proxies whose word on a request's origin is taken. */
+  trustedProxies: readonly string[];
 }
+
+/** Ceilings for one server key, one frontend session, all callers that are restricted to one tenant, one address. */
+export type RateLimits = Record<'serverKey' | 'frontendSession' | 'tenant' | 'address', number | null>;
 
 /** The settings are not usable; one sentence for each problem. */
 export class ConfigError extends Error {
@@ -137,6 +147,22 @@ const addressRanges = z
   .transform((value) => value.split(',').map((range) => range.trim()))
   .refine((ranges) => ranges.every(ipaddr.isValidCIDR), 'must be address ranges such as 10.0.0.0/8,fd00::/8')
   .default([]);
+/** Addresses, or networks as `10.0.0.0/8`, separated by commas. */
+const networks = z.string().transform((value, context) => {
+  const parts = value.split(',').map((part) => part.trim());
+  const isNetwork = (part: string): boolean => {
+    const [, address = '', bits] = /^([^/]+)(?:\/(\d{1,3}))?$/.exec(part) ?? [];
+    const family = isIP(address);
+    return family !== 0 && (bits === undefined || Number(bits) <= (family === 4 ? 32 : 128));
+  };
+  if (!parts.every(isNetwork)) {
+    context.addIssue({
+      code: 'custom',
+      message: 'must be addresses or networks such as 10.0.0.0/8, separated by commas',
+    });
+  }
+  return parts;
+});
 
 const Settings = z.object({
   NODE_ENV: z.string().optional(),
@@ -149,6 +175,7 @@ const Settings = z.object({
     .optional(),
   LATCHKEY_DATABASE_POOL: whole(2, 500, 20),
   LATCHKEY_DATABASE_TIMEOUT_MS: whole(100, 600_000, 5_000),
+  LATCHKEY_ROW_LEVEL_SECURITY: flag.default(true),
   LATCHKEY_DATA_DIR: z.string().min(1).default('./.latchkey'),
   LATCHKEY_ROOT_KEY: z.string().optional(),
   LATCHKEY_ROOT_KEY_FILE: z.string().optional(),
@@ -199,6 +226,11 @@ const Settings = z.object({
   LATCHKEY_AUDIT_BUFFER: whole(1, 1_000_000, 50_000),
   LATCHKEY_AUDIT_RETENTION_DAYS: whole(1, 36_500, 1_095),
   LATCHKEY_MAX_FAILED_ATTEMPTS: whole(1, 1_000_000, 100),
+  LATCHKEY_RATE_LIMIT_SERVER_KEY: whole(0, 1_000_000, 20_000),
+  LATCHKEY_RATE_LIMIT_FRONTEND_SESSION: whole(0, 1_000_000, 100),
+  LATCHKEY_RATE_LIMIT_TENANT: whole(0, 1_000_000, 20_000),
+  LATCHKEY_RATE_LIMIT_ADDRESS: whole(0, 1_000_000, 1_000),
+  LATCHKEY_TRUSTED_PROXIES: networks.default([]),
   LATCHKEY_MAX_TRIPS_PER_FRONTEND_SESSION: whole(1, 1_000, 20),
   LATCHKEY_MAX_SERVER_KEY_COST: whole(100, 100_000_000, 20_000),
   LATCHKEY_MAX_FRONTEND_SESSION_COST: whole(100, 100_000_000, 5_000),
@@ -260,6 +292,7 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     databaseUrl: settings.DATABASE_URL ?? null,
     databasePoolSize: settings.LATCHKEY_DATABASE_POOL,
     databaseTimeoutMs: settings.LATCHKEY_DATABASE_TIMEOUT_MS,
+    rowLevelSecurity: settings.LATCHKEY_ROW_LEVEL_SECURITY,
     dataDir: settings.LATCHKEY_DATA_DIR,
     rootKey: settings.LATCHKEY_ROOT_KEY === undefined ? null : new Secret(settings.LATCHKEY_ROOT_KEY),
     rootKeyFile: settings.LATCHKEY_ROOT_KEY_FILE ?? null,
@@ -309,5 +342,12 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     },
     requestDeadlineSeconds: settings.LATCHKEY_REQUEST_DEADLINE_SECONDS,
     persistedDocumentsFile: settings.LATCHKEY_PERSISTED_DOCUMENTS ?? null,
+    rateLimits: {
+      serverKey: settings.LATCHKEY_RATE_LIMIT_SERVER_KEY || null,
+      frontendSession: settings.LATCHKEY_RATE_LIMIT_FRONTEND_SESSION || null,
+      tenant: settings.LATCHKEY_RATE_LIMIT_TENANT || null,
+      address: settings.LATCHKEY_RATE_LIMIT_ADDRESS || null,
+    },
+    trustedProxies: settings.LATCHKEY_TRUSTED_PROXIES,
   });
 }

@@ -75,6 +75,7 @@ export type OperationKind = 'credential' | 'query' | 'mutation' | 'subscription'
 export type OperationOutcome =
   | 'ok'
   | 'bad_request'
+  | 'rate_limited'
   | 'unauthenticated'
   | 'forbidden'
   | 'vault_unavailable'

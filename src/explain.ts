@@ -1,6 +1,7 @@
 import { ConfigError } from './config.js';
 import { FolderLockedError } from './database/folder-lock.js';
 import { DatabaseUnreachableError } from './database/postgres.js';
+import { TenantRoleError } from './database/tenant-wall.js';
 import { ListenError } from './http/listener.js';
 import { RootKeyInvalidError, RootKeyMismatchError } from './vault/errors.js';
 
@@ -12,6 +13,7 @@ export function explain(error: unknown): string | null {
     ConfigError,
     DatabaseUnreachableError,
     FolderLockedError,
+    TenantRoleError,
     ListenError,
     RootKeyInvalidError,
     RootKeyMismatchError,

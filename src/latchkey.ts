@@ -19,16 +19,19 @@ import { createHealthEventLog } from './domain/health-event.js';
 import { createPrincipalDirectory } from './domain/principal-directory.js';
 import { createSpoolCipher } from './domain/renewal.js';
 import { holdProvider, holdRefresher } from './domain/quarantine.js';
+import { createRateLimiter } from './domain/rate-limit.js';
 import { createRefresher } from './domain/refresh.js';
 import { createKeyUse } from './domain/server-key.js';
 import { createBroadcast } from './feed/broadcast.js';
 import { createHealthEventStream } from './feed/event-stream.js';
 import { createFeed } from './feed/feed.js';
 import { createRedisFeed } from './feed/redis-wake-ups.js';
+import { createAddressOf } from './http/address.js';
 import { createAuthenticate } from './http/authenticate.js';
 import { createFailedAttempts } from './http/failed-attempts.js';
 import { closeServer, createHttpServer, listen, ListenError } from './http/listener.js';
 import { readPersistedDocuments } from './http/persisted-documents.js';
+import { createRateGate } from './http/rate-gate.js';
 import { createReadiness } from './http/readiness.js';
 import { readClockOffset } from './domain/clock-offset.js';
 import { countGrants, readFigures } from './domain/figures.js';
@@ -95,6 +98,7 @@ const openDatabase = (config: Config, log: Log): Promise<Database> =>
         log,
         poolSize: config.databasePoolSize,
         queryTimeoutMs: config.databaseTimeoutMs,
+        rowLevelSecurity: config.rowLevelSecurity,
       });
 
 /**
@@ -230,8 +234,13 @@ async function start(
   const keyUse = createKeyUse(deps);
   cleanup.add(() => keyUse.record());
   const readiness = createReadiness({ db, clock, vault, isQuarantined: deployment.isQuarantined });
+  const limiter = createRateLimiter(deps);
+  cleanup.add(() => limiter.close());
+  const addressOf = createAddressOf(config.trustedProxies);
   const app = createApp({
     readiness,
+    rateGate: createRateGate({ limiter, limits: config.rateLimits, addressOf }),
+    addressOf,
     deps: { ...deps, refresher, healthEvents, candidates, renewals, principals, reads, webhookSender },
     broadcast: createBroadcast({ log: eventLog, stream: eventStream }),
     authenticate: createAuthenticate({
@@ -240,6 +249,7 @@ async function start(
       principals,
       keyUse,
       failedAttempts: createFailedAttempts(config.maxFailedAttempts),
+      addressOf,
     }),
     engine: {
       development,

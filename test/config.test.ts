@@ -30,6 +30,7 @@ test('without any setting it is a development server with a sandbox and document
     databaseUrl: null,
     databasePoolSize: 20,
     databaseTimeoutMs: 5_000,
+    rowLevelSecurity: true,
     dataDir: './.latchkey',
     rootKey: null,
     rootKeyFile: null,
@@ -67,6 +68,8 @@ test('without any setting it is a development server with a sandbox and document
     requestDeadlineSeconds: 10,
     persistedDocumentsFile: null,
     maxCost: { SERVER_KEY: 20_000, FRONTEND_SESSION: 5_000 },
+    rateLimits: { serverKey: 20_000, frontendSession: 100, tenant: 20_000, address: 1_000 },
+    trustedProxies: [],
   });
 });
 

@@ -36,6 +36,7 @@ function countingAuthenticate() {
     principals,
     keyUse: createKeyUse(deps),
     failedAttempts: createFailedAttempts(100),
+    addressOf: ({ address }) => address,
   });
   return { counted, ask: (token: string) => authenticate(`Bearer ${token}`, { headers: {}, address: undefined }) };
 }

@@ -28,6 +28,8 @@ export interface Database extends Sql {
    * the transaction to resolve a deadlock, so it must have no effect outside of `tx`.
    */
   transaction<T>(run: (tx: Sql) => Promise<T>): Promise<T>;
+  /** The same database for whoever is restricted to one tenant, named by its row. */
+  tenant(tenantId: string): TenantDatabase;
   /** Connections of this process; null where there is no pool. */
   pool(): PoolFigures | null;
   /** What tells this database from a copy of it, as it is now; null where nothing does, as in memory. */
@@ -48,6 +50,24 @@ export type DatabaseIdentity =
       oid: string;
     }
   | { kind: 'embedded'; path: string; inode: string };
+
+/** Ways to read; good within the `read` that gave them. */
+export interface TenantReads extends Sql {
+  readonly prisma: PrismaClient;
+}
+
+/**
+ * The database as one tenant may see it: every statement runs as a role to which row-level security shows, and lets
+ * change, the rows of this tenant alone, whatever the statement asks for. A foreign row is not there; writing one, or
+ * using a table that is no tenant's, fails with SQLSTATE 42501.
+ */
+export interface TenantDatabase extends Pick<Database, 'query' | 'transaction'> {
+  /**
+   * Runs reads, of Prisma or SQL. Those of one tenant that come close together share a transaction, in which nothing can
+   * be written; `query` and `transaction` have one of their own, which is committed when they resolve.
+   */
+  read<T>(run: (reads: TenantReads) => Promise<T>): Promise<T>;
+}
 
 export interface PoolFigures {
   open: number;

@@ -5,6 +5,10 @@ import { PrismaClient } from '../generated/prisma/client.js';
 import type { Database, DatabaseIdentity, Sql, SqlStatement } from './database.js';
 import { lockFolder } from './folder-lock.js';
 import { applyMigrations } from './migrate.js';
+import { createTenantAccess } from './tenant-access.js';
+import type { TenantConnection } from './tenant-reads.js';
+import { bindRowsToTenants } from './tenant-rows.js';
+import { beginFor, raiseTenantWall, type RunText } from './tenant-wall.js';
 
 const INT8_OID = 20;
 const parsers = { [INT8_OID]: Number };
@@ -24,19 +28,66 @@ export async function readFolderIdentity(path: string): Promise<DatabaseIdentity
   return { kind: 'embedded', path: real, inode: String(ino) };
 }
 
+/** The embedded build has its own way to begin: what follows `BEGIN` makes the transaction the tenant's. */
+const settingsFor = (tenantId: string) => beginFor(tenantId, 'READ WRITE').replace(/^BEGIN [A-Z ]+; /, '');
+
+function beginRead(pglite: PGlite, tenantId: string): Promise<TenantConnection<PGlite>> {
+  return new Promise((resolve, reject) => {
+    const done = pglite.transaction(async (tx) => {
+      await tx.exec(`SET TRANSACTION READ ONLY; ${settingsFor(tenantId)}`);
+      const failure = await new Promise((end) => {
+        resolve({
+          client: tx as unknown as PGlite,
+          end: async (reason) => {
+            end(reason);
+            await done.catch(() => undefined);
+          },
+        });
+      });
+      if (failure !== undefined) throw new Error('A statement failed.', { cause: failure });
+    });
+    done.catch(reject);
+  });
+}
+
+/** The embedded database as Prisma's adapter takes it, whose statements go elsewhere. */
+const standIn = (pglite: PGlite, query: (...statement: unknown[]) => Promise<unknown>): PGlite =>
+  new Proxy(pglite, { get: (target, name) => (name === 'query' ? query : (Reflect.get(target, name) as unknown)) });
+
+/** Applies the migrations that are missing, and raises the wall between tenants. */
+export async function prepare(pglite: PGlite): Promise<void> {
+  await applyMigrations(new PrismaPGlite(pglite));
+  const run: RunText = async (text, values) => {
+    if (values !== undefined) return (await pglite.query<Record<string, unknown>>(text, values)).rows;
+    return (await pglite.exec(text)).at(-1)?.rows ?? [];
+  };
+  await bindRowsToTenants(run);
+  await raiseTenantWall(run);
+}
+
 async function wrap(pglite: PGlite, identity: Database['identity'], release: () => Promise<void>): Promise<Database> {
-  const adapter = new PrismaPGlite(pglite);
-  await applyMigrations(adapter);
-  const prisma = new PrismaClient({ adapter });
+  await prepare(pglite);
+  const prisma = new PrismaClient({ adapter: new PrismaPGlite(pglite) });
+  const tenants = createTenantAccess<PGlite>({
+    begin: (tenantId) => beginRead(pglite, tenantId),
+    sqlOf: runWith,
+    openPrisma: (query) => new PrismaClient({ adapter: new PrismaPGlite(standIn(pglite, query)) }),
+    transaction: (tenantId, run) =>
+      pglite.transaction(async (tx) => {
+        await tx.exec(settingsFor(tenantId));
+        return run(runWith(tx as unknown as PGlite));
+      }),
+  });
   return {
     kind: 'embedded',
     prisma,
     query: runWith(pglite).query,
     transaction: (run) => pglite.transaction((tx) => run(runWith(tx as unknown as PGlite))),
+    tenant: tenants.of,
     pool: () => null,
     identity,
     close: async () => {
-      await prisma.$disconnect();
+      await Promise.all([prisma.$disconnect(), tenants.close()]);
       if (!pglite.closed) await pglite.close();
       await release();
     },

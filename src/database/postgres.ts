@@ -7,6 +7,10 @@ import type { Log } from '../log.js';
 import type { Database, Sql, SqlStatement } from './database.js';
 import { applyMigrations } from './migrate.js';
 import { readIdentity } from './postgres-identity.js';
+import { createTenantAccess } from './tenant-access.js';
+import type { TenantConnection } from './tenant-reads.js';
+import { bindRowsToTenants } from './tenant-rows.js';
+import { beginFor, raiseTenantWall, type RunText } from './tenant-wall.js';
 
 /** Any number: what matters is that every process asks for the same lock. */
 const MIGRATION_LOCK = 7_203_411;
@@ -49,6 +53,8 @@ export interface PostgresOptions {
   poolSize?: number;
   /** Longest a statement may take before it fails, also when the server has stopped answering. */
   queryTimeoutMs?: number;
+  /** Off: what is asked for one tenant runs as what is asked for all. */
+  rowLevelSecurity?: boolean;
 }
 
 /** No connection to the server could be made. */
@@ -71,8 +77,8 @@ const REFUSALS = /^(28|3D)...$/;
  * @throws {DatabaseUnreachableError} the server cannot be reached; one that refuses us is the driver's own error.
  */
 export async function openPostgres(options: PostgresOptions): Promise<Database> {
-  const { connectionString, log, poolSize = 20, queryTimeoutMs = 5_000 } = options;
-  await migrateUnderLock(connectionString);
+  const { connectionString, log, poolSize = 20, queryTimeoutMs = 5_000, rowLevelSecurity = true } = options;
+  await migrateUnderLock(connectionString, rowLevelSecurity);
   const pool = new pg.Pool({
     connectionString,
     max: poolSize,
@@ -91,66 +97,110 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
     adapter: new PrismaPg(pool, { statementNameGenerator: ({ sql }: { sql: string }) => nameOf(sql) }),
   });
 
-  const runWith = (client: pg.Pool | pg.PoolClient): Sql => ({
-    query: async <Row>(statement: SqlStatement): Promise<Row[]> => {
-      const { text } = statement;
-      const result = await client.query({ name: nameOf(text), text, values: statement.values as unknown[], types });
-      return result.rows as Row[];
+  const sqlWith =
+    (name: (text: string) => string) =>
+    (client: pg.Pool | pg.PoolClient): Sql => ({
+      query: async <Row>({ text, values }: SqlStatement): Promise<Row[]> => {
+        const result = await client.query({ name: name(text), text, values: values as unknown[], types });
+        return result.rows as Row[];
+      },
+    });
+  const sqlOf = sqlWith(nameOf);
+  // Under names of their own: a prepared statement that changed hands between roles would be planned anew each time.
+  const tenantNameOf = (text: string) => `t${nameOf(text)}`;
+  const tenantSqlOf = sqlWith(tenantNameOf);
+  const tenants = createTenantAccess<pg.PoolClient>({
+    begin: (tenantId) => beginTransaction(pool, beginFor(tenantId, 'READ ONLY')),
+    sqlOf: tenantSqlOf,
+    openPrisma: (query) => {
+      const statementNameGenerator = ({ sql }: { sql: string }) => tenantNameOf(sql);
+      return new PrismaClient({ adapter: new PrismaPg(standIn(pool, query), { statementNameGenerator }) });
     },
+    transaction: (tenantId, run) =>
+      runTransaction(pool, beginFor(tenantId, 'READ WRITE'), (client) => run(tenantSqlOf(client))),
   });
+  const everybody = {
+    query: sqlOf(pool).query,
+    transaction: <T>(run: (tx: Sql) => Promise<T>) => runTransaction(pool, 'BEGIN', (client) => run(sqlOf(client))),
+  };
 
   return {
     kind: 'postgres',
     prisma,
-    query: runWith(pool).query,
-    transaction: async (run) => {
-      for (let attempt = 1; ; attempt += 1) {
-        try {
-          return await runTransaction(pool, runWith, run);
-        } catch (error) {
-          const deadlocked = (error as NodeJS.ErrnoException).code === DEADLOCK_DETECTED;
-          if (!deadlocked || attempt === MAX_ATTEMPTS) throw error;
-        }
-      }
-    },
+    ...everybody,
+    tenant: rowLevelSecurity ? tenants.of : () => ({ ...everybody, read: (run) => run({ prisma, ...everybody }) }),
     pool: () => ({ open: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount, max: poolSize }),
     identity: () => readIdentity(pool),
     close: async () => {
-      await prisma.$disconnect();
+      await Promise.all([prisma.$disconnect(), tenants.close()]);
       await pool.end();
     },
   };
 }
 
-async function runTransaction<T>(
-  pool: pg.Pool,
-  runWith: (client: pg.PoolClient) => Sql,
-  run: (tx: Sql) => Promise<T>,
-): Promise<T> {
+/** A pool as Prisma's adapter takes it, whose statements go elsewhere. */
+const standIn = (pool: pg.Pool, query: (...statement: unknown[]) => Promise<unknown>): pg.Pool =>
+  new Proxy(pool, { get: (target, name) => (name === 'query' ? query : (Reflect.get(target, name) as unknown)) });
+
+/** Takes a connection and begins a transaction on it. */
+async function beginTransaction(pool: pg.Pool, begin: string): Promise<TenantConnection<pg.PoolClient>> {
   const client = await pool.connect();
-  let failure: Error | undefined;
   // The pool listens only while a connection is idle. One that breaks between two statements would end the process; the
   // next statement fails with the same error.
   const ignore = () => undefined;
   client.on('error', ignore);
-  try {
-    await client.query('BEGIN');
-    const result = await run(runWith(client));
-    await client.query('COMMIT');
-    return result;
-  } catch (error) {
+  const end = async (failure: unknown): Promise<void> => {
+    let broken: Error | undefined;
     // A connection whose rollback fails is in an unknown state, so it is closed instead of reused; one that has fallen
     // silent is not waited for a second time.
     const rollback = { text: 'ROLLBACK', query_timeout: ROLLBACK_TIMEOUT_MS };
-    await client.query(rollback).catch((rollbackError: Error) => (failure = rollbackError));
+    const rollBack = () => client.query(rollback).catch((error: Error) => (broken = error));
+    try {
+      if (failure === undefined) await client.query('COMMIT');
+      else await rollBack();
+    } catch (error) {
+      await rollBack();
+      throw error;
+    } finally {
+      client.release(broken);
+      client.off('error', ignore);
+    }
+  };
+  try {
+    await client.query(begin);
+    return { client, end };
+  } catch (error) {
+    await end(error);
     throw error;
-  } finally {
-    client.release(failure);
-    client.off('error', ignore);
   }
 }
 
-async function migrateUnderLock(connectionString: string): Promise<void> {
+/** Repeats what the database ended to resolve a deadlock. */
+async function runTransaction<T>(pool: pg.Pool, begin: string, run: (client: pg.PoolClient) => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await runOnce(pool, begin, run);
+    } catch (error) {
+      const deadlocked = (error as NodeJS.ErrnoException).code === DEADLOCK_DETECTED;
+      if (!deadlocked || attempt === MAX_ATTEMPTS) throw error;
+    }
+  }
+}
+
+async function runOnce<T>(pool: pg.Pool, begin: string, run: (client: pg.PoolClient) => Promise<T>): Promise<T> {
+  const { client, end } = await beginTransaction(pool, begin);
+  let result: T;
+  try {
+    result = await run(client);
+  } catch (error) {
+    await end(error ?? new Error('The transaction failed.'));
+    throw error;
+  }
+  await end(undefined);
+  return result;
+}
+
+async function migrateUnderLock(connectionString: string, rowLevelSecurity: boolean): Promise<void> {
   const pool = new pg.Pool({ connectionString, connectionTimeoutMillis: 5_000, application_name: 'latchkey migrate' });
   // The statement that loses its connection fails with the same error; without a listener it would end the process.
   pool.on('error', () => undefined);
@@ -161,6 +211,9 @@ async function migrateUnderLock(connectionString: string): Promise<void> {
     try {
       await holder.query('SELECT pg_advisory_lock($1)', [MIGRATION_LOCK]);
       await applyMigrations(new PrismaPg(pool));
+      const run: RunText = async (text, values) => (await holder.query(text, values)).rows as Record<string, unknown>[];
+      await bindRowsToTenants(run);
+      if (rowLevelSecurity) await raiseTenantWall(run);
     } finally {
       // Ending the session, instead of returning it to the pool, releases the lock.
       holder.release(true);

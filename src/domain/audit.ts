@@ -1,3 +1,4 @@
+import sql from 'sql-template-tag';
 import type { Database, Sql } from '../database/database.js';
 import { isOutage } from '../database/outage.js';
 import { tell, tellOf } from '../diagnostics.js';
@@ -83,23 +84,34 @@ const BY_SOFTWARE: AuditScope = { principal: bySystem('latchkey') };
 
 /** A database whose transactions record what they did: their events commit with them or not at all. */
 export function withAudit(database: Database, trail: AuditTrail): Database {
-  const result: Database = {
-    ...database,
-    transaction: async (run) => {
+  const recorded =
+    (transaction: Database['transaction'], before: (tx: Sql) => Promise<unknown>): Database['transaction'] =>
+    async (run) => {
       let operation: AuditedOperation | undefined;
-      const answer = await database.transaction(async (tx) => {
+      const answer = await transaction(async (tx) => {
         const notes: AuditNote[] = [];
         notesOf.set(tx, notes);
         const value = await run(tx);
         const scope = scopeOf.get(tx) ?? BY_SOFTWARE;
         operation = scope.operation;
         const entries = entriesOf(notes, scope);
-        await append(trail, tx, entries);
-        if (entries.length > 0) tellOf(tx, { kind: 'audit', what: 'change', count: entries.length });
+        if (entries.length > 0) {
+          await before(tx);
+          await append(trail, tx, entries);
+          tellOf(tx, { kind: 'audit', what: 'change', count: entries.length });
+        }
         return value;
       });
       if (operation !== undefined) operation.recorded = true;
       return answer;
+    };
+  const result: Database = {
+    ...database,
+    transaction: recorded(database.transaction, async () => undefined),
+    tenant: (tenantId) => {
+      const view = database.tenant(tenantId);
+      // A tenant's role writes no audit events: the rest of the transaction is the owner's.
+      return { ...view, transaction: recorded(view.transaction, (tx) => tx.query(sql`SET LOCAL ROLE NONE`)) };
     },
   };
   audited.add(result);
@@ -125,13 +137,20 @@ export function actingAs(database: Database, scope: AuditScope): Database {
     if (scope.operation !== undefined) throw new Error('This database keeps no audit trail.');
     return database;
   }
-  const result: Database = {
-    ...database,
-    transaction: (run) =>
-      database.transaction((tx) => {
+  const acting =
+    (transaction: Database['transaction']): Database['transaction'] =>
+    (run) =>
+      transaction((tx) => {
         scopeOf.set(tx, scope);
         return run(tx);
-      }),
+      });
+  const result: Database = {
+    ...database,
+    transaction: acting(database.transaction),
+    tenant: (tenantId) => {
+      const view = database.tenant(tenantId);
+      return { ...view, transaction: acting(view.transaction) };
+    },
   };
   audited.add(result);
   return result;

@@ -103,3 +103,7 @@ export function createCandidateReader(db: Pick<Database, 'query'>): CandidateRea
   };
   return { find: (query) => loaders[query.kind].load(query) };
 }
+
+/** As `createCandidateReader`, for callers of one tenant: row-level security shows them no other's grants. */
+export const createTenantCandidateReader = (db: Pick<Database, 'tenant'>, tenantId: string): CandidateReader =>
+  createCandidateReader({ query: (statement) => db.tenant(tenantId).read(({ query }) => query(statement)) });

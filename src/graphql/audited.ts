@@ -4,7 +4,7 @@ import sql from 'sql-template-tag';
 import { actingAs, type AuditedOperation, auditPrincipalOf } from '../domain/audit.js';
 import type { CredentialRead } from '../domain/audit-read-log.js';
 import { decodeGlobalId } from './builder.js';
-import type { Context } from './context.js';
+import { type Context, contextWith } from './context.js';
 import { isUuid } from './node.js';
 
 interface MutationRule {
@@ -94,7 +94,7 @@ function auditMutation(field: Field, { action, before }: MutationRule): void {
     const operation: AuditedOperation = { action, about: await aboutOf(ctx, args), recorded: false };
     const db = actingAs(ctx.db, { principal, operation });
     if (before) await db.transaction(async () => undefined);
-    const result: unknown = await resolve(parent, args, Object.assign(Object.create(ctx), { db }) as Context, info);
+    const result: unknown = await resolve(parent, args, contextWith(ctx, db), info);
     if (operation.recorded) return result;
     if (isFailure(result)) operation.about = { ...operation.about, outcome: 'REFUSED', reason: result.name };
     await db.transaction(async () => undefined);

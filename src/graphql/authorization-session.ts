@@ -126,7 +126,7 @@ builder.mutationField('beginInstallation', (t) =>
     errors: outcome('authorizationSession', 'The session; send the browser to its `startUrl`.', BEGIN_ERRORS),
     args: { input: t.arg({ type: BeginInstallationInput, required: true, description: 'Who and where.' }) },
     resolve: async (query, _root, { input }, ctx) => {
-      const id = await beginAuthorizationSession(ctx, ctx.principal, {
+      const id = await beginAuthorizationSession(ctx.own, ctx.principal, {
         grantKind: 'INSTALLATION',
         tenantId: ownTenantId(ctx, input.tenantId),
         userId: input.userId,
@@ -166,7 +166,7 @@ builder.mutationField('beginAuthorization', (t) =>
     errors: outcome('authorizationSession', 'The session; send the browser to its `startUrl`.', BEGIN_ERRORS),
     args: { input: t.arg({ type: BeginAuthorizationInput, required: true, description: 'Who and where.' }) },
     resolve: async (query, _root, { input }, ctx) => {
-      const id = await beginAuthorizationSession(ctx, ctx.principal, {
+      const id = await beginAuthorizationSession(ctx.own, ctx.principal, {
         grantKind: 'USER_CONNECTION',
         tenantId: ownTenantId(ctx, input.tenantId),
         userId: input.userId,

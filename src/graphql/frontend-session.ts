@@ -69,7 +69,7 @@ builder.mutationField('createFrontendSession', (t) =>
     ]),
     args: { input: t.arg({ type: CreateFrontendSessionInput, required: true, description: 'Its bounds.' }) },
     resolve: (_root, { input }, ctx) =>
-      createFrontendSession(ctx, ctx.principal, {
+      createFrontendSession(ctx.own, ctx.principal, {
         tenantId: ownTenantId(ctx, input.tenantId),
         userId: input.userId ?? null,
         allow: input.allow,
@@ -92,7 +92,7 @@ builder.mutationField('revokeFrontendSession', (t) =>
     args: { input: t.arg({ type: RevokeFrontendSessionInput, required: true, description: 'What to end.' }) },
     resolve: async (_root, { input }, ctx) => {
       const id = requireRowId(input.id, 'FrontendSession');
-      ctx.principals.forget([await revokeFrontendSession(ctx, { id, tenantId: ctx.principal.tenantId })]);
+      ctx.principals.forget([await revokeFrontendSession(ctx.own, { id, tenantId: ctx.principal.tenantId })]);
       return encodeGlobalId('FrontendSession', id);
     },
   }),

@@ -1,4 +1,5 @@
 import type { Prisma, PrismaClient } from '../generated/prisma/client.js';
+import type { TenantDatabase } from '../database/database.js';
 import type { Principal } from '../domain/principal.js';
 
 type Condition = Record<string, unknown>;
@@ -47,6 +48,7 @@ const VISIBILITY: Record<Prisma.ModelName, Visibility> = {
   ProviderApp: () => 'ALL',
   ProviderRevocation: none,
   RefreshCanary: none,
+  RateUsage: none,
   RefreshPace: none,
   Revocation: none,
   RevocationReceipt: none,
@@ -62,53 +64,55 @@ const VISIBILITY: Record<Prisma.ModelName, Visibility> = {
   WebhookEvent: none,
 };
 
-/** Operations that take a condition; GraphQL reads with no others. */
-const READS: ReadonlySet<string> = new Set([
-  'aggregate',
-  'count',
-  'findFirst',
-  'findFirstOrThrow',
-  'findMany',
-  'findUnique',
-  'findUniqueOrThrow',
-  'groupBy',
+/**
+ * Operations that take a condition, and the one each is carried out by; GraphQL reads with no others. Prisma gathers
+ * what is looked up by a unique column from all its callers, so for callers of several tenants it is looked up apart.
+ */
+const READS: ReadonlyMap<string, string> = new Map([
+  ['aggregate', 'aggregate'],
+  ['count', 'count'],
+  ['findFirst', 'findFirst'],
+  ['findFirstOrThrow', 'findFirstOrThrow'],
+  ['findMany', 'findMany'],
+  ['findUnique', 'findFirst'],
+  ['findUniqueOrThrow', 'findFirstOrThrow'],
+  ['groupBy', 'groupBy'],
 ]);
 
-function scope(client: PrismaClient, principal: Principal & { tenantId: string }): PrismaClient {
+const delegateOf = (model: string) => `${model.charAt(0).toLowerCase()}${model.slice(1)}`;
+
+type Delegates = Record<string, Record<string, (args: unknown) => PromiseLike<unknown>>>;
+
+/**
+ * The client for a principal of one tenant: whatever is looked up is looked up among what they may see, and what they
+ * may not see is not there. Relations that a query follows are not looked up by themselves: those that lead to another
+ * user need a condition of their own (`visibleGrants`). Those that lead out of the tenant end at row-level security,
+ * under which all of it is read.
+ */
+export function scopedPrisma(
+  client: PrismaClient,
+  view: TenantDatabase,
+  principal: Principal & { tenantId: string },
+): PrismaClient {
   const extended = client.$extends({
     query: {
       $allModels: {
-        $allOperations: ({ model, operation, args, query }) => {
+        $allOperations: ({ model, operation, args }) => {
           const visible = VISIBILITY[model](principal);
-          if (visible === 'NONE' || !READS.has(operation)) throw new Error('Not readable for one tenant.');
-          if (visible === 'ALL') return query(args);
+          const read = READS.get(operation);
+          if (visible === 'NONE' || read === undefined) throw new Error('Not readable for one tenant.');
           const { where, ...rest } = args as { where?: Condition };
           const own = where?.['AND'];
           const conditions = own === undefined ? [] : Array.isArray(own) ? (own as Condition[]) : [own as Condition];
-          // Beside the given conditions, so that a unique one stays where Prisma wants it.
-          return query({ ...rest, where: { ...where, AND: [...conditions, visible] } } as typeof args);
+          const seen = visible === 'ALL' ? args : { ...rest, where: { ...where, AND: [...conditions, visible] } };
+          // Sent by the tenant's own client instead of the one that is extended.
+          return view.read(async ({ prisma }) => {
+            const delegate = (prisma as unknown as Delegates)[delegateOf(model)];
+            return delegate?.[read]?.(seen);
+          });
         },
       },
     },
   });
   return extended as unknown as PrismaClient;
-}
-
-/** Principals are kept for some seconds, and their clients as long as they. */
-const clients = new WeakMap<Principal, PrismaClient>();
-
-/**
- * The client for a principal: for one that is restricted to a tenant, whatever is looked up is looked up among what
- * they may see, and what they may not see is not there. Relations that a query follows are not looked up by
- * themselves: those that lead out of the tenant, or to another user, need a condition of their own (`visibleGrants`).
- */
-export function scopedPrisma(client: PrismaClient, principal: Principal): PrismaClient {
-  const { tenantId } = principal;
-  if (tenantId === null) return client;
-  let scoped = clients.get(principal);
-  if (scoped === undefined) {
-    scoped = scope(client, { ...principal, tenantId });
-    clients.set(principal, scoped);
-  }
-  return scoped;
 }

@@ -93,7 +93,7 @@ builder.mutationField('createServerKey', (t) =>
     errors: outcome('serverKey', 'The new key. Ask for its `key` now.', [NotFoundError, InvalidInputError]),
     args: { input: t.arg({ type: CreateServerKeyInput, required: true, description: 'What to make.' }) },
     resolve: async (query, _root, { input }, ctx) => {
-      const { id, key } = await createServerKey(ctx, ctx.principal, {
+      const { id, key } = await createServerKey(ctx.own, ctx.principal, {
         name: input.name,
         permissions: input.permissions,
         tenantId: input.tenantId === null || input.tenantId === undefined ? null : ownTenantId(ctx, input.tenantId),
@@ -119,7 +119,7 @@ builder.mutationField('revokeServerKey', (t) =>
     args: { input: t.arg({ type: RevokeServerKeyInput, required: true, description: 'What to end.' }) },
     resolve: async (_root, { input }, ctx) => {
       const id = requireRowId(input.id, 'ServerKey');
-      ctx.principals.forget(await revokeServerKey(ctx, { id, tenantId: ctx.principal.tenantId }));
+      ctx.principals.forget(await revokeServerKey(ctx.own, { id, tenantId: ctx.principal.tenantId }));
       return encodeGlobalId('ServerKey', id);
     },
   }),

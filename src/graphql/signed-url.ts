@@ -65,7 +65,12 @@ builder.mutationField('createSignedUrl', (t) =>
     args: { input: t.arg({ type: CreateSignedUrlInput, required: true, description: 'What it gives.' }) },
     resolve: (_root, { input }, ctx) => {
       const { tenantId, ttlSeconds } = input;
-      return createSignedUrl(ctx, { tenantId, ttlSeconds, onlyTenantId: ctx.principal.tenantId, ...targetOf(input) });
+      return createSignedUrl(ctx.own, {
+        tenantId,
+        ttlSeconds,
+        onlyTenantId: ctx.principal.tenantId,
+        ...targetOf(input),
+      });
     },
   }),
 );
@@ -83,7 +88,7 @@ builder.mutationField('revokeSignedUrls', (t) =>
     errors: outcome('tenant', 'The tenant.', [NotFoundError]),
     args: { input: t.arg({ type: RevokeSignedUrlsInput, required: true, description: 'Whose.' }) },
     resolve: async (query, _root, { input }, ctx) => {
-      const id = await revokeSignedUrls(ctx, { tenantId: input.tenantId, onlyTenantId: ctx.principal.tenantId });
+      const id = await revokeSignedUrls(ctx.own, { tenantId: input.tenantId, onlyTenantId: ctx.principal.tenantId });
       return ctx.prisma.tenant.findUniqueOrThrow({ ...selected(query), where: { id } });
     },
   }),

@@ -35,7 +35,7 @@ builder.mutationField('rotateTenantKey', (t) =>
     errors: outcome('tenantKey', 'The new version.', [NotFoundError]),
     args: { input: t.arg({ type: RotateTenantKeyInput, required: true, description: 'Whose key.' }) },
     resolve: async (query, _root, { input }, ctx) => {
-      const tenantId = await rotateTenantKey(ctx, { tenantId: ownTenantId(ctx, input.tenantId) });
+      const tenantId = await rotateTenantKey(ctx.own, { tenantId: ownTenantId(ctx, input.tenantId) });
       return ctx.prisma.tenantKey.findFirstOrThrow({ ...selected(query), where: { tenantId, active: true } });
     },
   }),

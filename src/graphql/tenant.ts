@@ -179,7 +179,7 @@ builder.mutationField('updateTenant', (t) =>
     errors: outcome('tenant', 'The tenant as it is now.', [NotFoundError, InvalidInputError]),
     args: { input: t.arg({ type: UpdateTenantInput, required: true, description: 'What to change.' }) },
     resolve: async (query, _root, { input }, ctx) => {
-      const id = await updateTenant(ctx, { ...input, tenantId: ownTenantId(ctx, input.tenantId) });
+      const id = await updateTenant(ctx.own, { ...input, tenantId: ownTenantId(ctx, input.tenantId) });
       return ctx.prisma.tenant.findUniqueOrThrow({ ...selected(query), where: { id } });
     },
   }),

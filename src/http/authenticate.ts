@@ -6,6 +6,7 @@ import { ADMIN, type Principal } from '../domain/principal.js';
 import { hashToken } from '../domain/random-token.js';
 import type { KeyUse } from '../domain/server-key.js';
 import type { Secret } from '../secret.js';
+import type { AddressOf } from './address.js';
 import type { FailedAttempts } from './failed-attempts.js';
 
 /** Why a caller is not let in. */
@@ -58,8 +59,9 @@ export function createAuthenticate(options: {
   principals: PrincipalDirectory;
   keyUse: KeyUse;
   failedAttempts: FailedAttempts;
+  addressOf: AddressOf;
 }): Authenticate {
-  const { ownOrigin, principals, keyUse, failedAttempts } = options;
+  const { ownOrigin, principals, keyUse, failedAttempts, addressOf } = options;
   const adminHash = hashToken(options.adminKey.reveal());
 
   async function identify(key: string, token: ApiToken | null): Promise<Principal | null> {
@@ -77,11 +79,12 @@ export function createAuthenticate(options: {
       : { refusal: 'TOO_MANY_ATTEMPTS', retryAfterSeconds };
   }
 
-  return async (authorization, { headers, address }) => {
+  return async (authorization, from) => {
+    const { headers } = from;
     const key = /^Bearer +(\S+)$/i.exec(authorization ?? '')?.[1];
     const token = key === undefined ? null : parseApiToken(key);
     const principal = key === undefined ? null : await identify(key, token);
-    if (principal === null) return refuse(address, token);
+    if (principal === null) return refuse(addressOf(from), token);
     if (principal.kind === 'FRONTEND_SESSION') {
       return isAtHome(principal, headers.origin) ? { principal } : { refusal: 'ORIGIN_NOT_ALLOWED' };
     }

@@ -5,6 +5,8 @@ import type { ExecutionResult } from 'graphql';
 import { type OperationKind, tell } from '../diagnostics.js';
 import type { Log } from '../log.js';
 import { NOBODY } from '../domain/principal.js';
+import type { Refusal } from '../domain/rate-limit.js';
+import type { AddressOf } from './address.js';
 import { REFUSALS, refusalHeaders, sourceOf, type Authenticate, type Refused } from './authenticate.js';
 import type { Cors } from './cors.js';
 import { formatError } from './mask.js';
@@ -12,6 +14,7 @@ import { GRAPHQL_PATH, type Engine, type RequestContext } from './engine.js';
 import { isNestedDeeper, MAX_VARIABLE_DEPTH } from './nesting.js';
 import { outcomeOf, outcomeOfText } from './operation-outcome.js';
 import type { PersistedDocuments } from './persisted-documents.js';
+import { describeRefusal, type RateGate } from './rate-gate.js';
 import { BASE_HEADERS, methodNotAllowed, readBody, respondJson } from './respond.js';
 import type { ServeEvents } from './server-sent-events.js';
 import { createSingleOperationRunner, type SingleOperation } from './single-operation.js';
@@ -21,6 +24,11 @@ const MAX_BODY_BYTES = 102_400;
 function respondRefusal(res: ServerResponse, refused: Refused): void {
   const { status, message } = REFUSALS[refused.refusal];
   respondJson(res, status, { errors: [{ message, extensions: { code: refused.refusal } }] }, refusalHeaders(refused));
+}
+
+function respondRateLimited(res: ServerResponse, refusal: Refusal): void {
+  const { status, message, extensions, headers } = describeRefusal(refusal);
+  respondJson(res, status, { errors: [{ message, extensions }] }, headers);
 }
 
 const respondError = (res: ServerResponse, status: number, message: string, code: string): void =>
@@ -42,12 +50,14 @@ const respondError = (res: ServerResponse, status: number, message: string, code
 export function createGraphQLHandler(options: {
   engine: Engine;
   authenticate: Authenticate;
+  rateGate: RateGate;
+  addressOf: AddressOf;
   cors: Cors;
   log: Log;
   graphiql: boolean;
   serveEvents: ServeEvents;
 }) {
-  const { engine, authenticate, cors, log, graphiql, serveEvents } = options;
+  const { engine, authenticate, rateGate, addressOf, cors, log, graphiql, serveEvents } = options;
   const runSingle = createSingleOperationRunner(engine);
 
   return async function handle(req: IncomingMessage, res: ServerResponse): Promise<void> {
@@ -66,7 +76,12 @@ export function createGraphQLHandler(options: {
         log.warn('a caller was refused', { code: authentication.refusal });
       return respondRefusal(res, authentication);
     }
-    const context = { principal: authentication.principal, clientAddress: req.socket.remoteAddress ?? null };
+    const refusal = await rateGate.principal(authentication.principal);
+    if (refusal !== null) {
+      count('unknown', 'rate_limited', sinceMs);
+      return respondRateLimited(res, refusal);
+    }
+    const context = { principal: authentication.principal, clientAddress: addressOf(sourceOf(req)) ?? null };
     if (method !== 'GET' && method !== 'POST') return methodNotAllowed(res, 'GET, POST');
     if (method === 'GET') {
       const variables = new URLSearchParams(req.url?.split('?')[1]).get('variables');

@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { auditPrincipalOf } from '../domain/audit.js';
 import type { ReadLog } from '../domain/audit-read-log.js';
 import type { AuditPrincipal } from '../domain/audit-trail.js';
+import { createTenantCandidateReader } from '../domain/credential-reader.js';
 import type { CredentialDeps } from '../domain/credential.js';
 import { normalMeetingId } from '../domain/meeting-host.js';
 import {
@@ -22,7 +23,10 @@ import {
   RefusedByProviderError,
 } from '../errors.js';
 import { rowId } from '../graphql/ids.js';
+import type { AddressOf } from './address.js';
 import { type Authenticate, refusalHeaders, REFUSALS, sourceOf } from './authenticate.js';
+import type { Refusal } from '../domain/rate-limit.js';
+import { describeRefusal, type RateGate } from './rate-gate.js';
 import { notFound, respond, respondJson } from './respond.js';
 
 /** How long whoever was not served for reasons of our own should wait. */
@@ -60,7 +64,7 @@ const bySignedUrl = (signature: string, clientAddress: string | null): AuditPrin
 });
 
 /** Whose tokens the caller may have. */
-interface Admission {
+interface Reach {
   onlyTenantId: string | null;
   tenantId: string | null;
   /** Who is let in, for the audit trail. */
@@ -76,8 +80,9 @@ interface Admission {
  */
 export function createTokenHandler(
   deps: CredentialDeps & { reads: ReadLog },
-  { authenticate, of }: { authenticate: Authenticate; of: TokenTarget['of'] },
+  options: { authenticate: Authenticate; rateGate: RateGate; addressOf: AddressOf; of: TokenTarget['of'] },
 ) {
+  const { authenticate, rateGate, addressOf, of } = options;
   const { log } = deps;
 
   /** @returns null after having answered. */
@@ -86,16 +91,17 @@ export function createTokenHandler(
     res: ServerResponse,
     parameters: Parameters | null,
     target: TokenTarget | null,
-  ): Promise<Admission | null> {
+  ): Promise<Reach | null> {
     const { signature, tenant, expires } = parameters ?? {};
     if (parameters === null || typeof signature === 'string') {
+      if (isRefused(res, await rateGate.address(req))) return null;
       const isWhole = typeof signature === 'string' && typeof tenant === 'string' && typeof expires === 'string';
       const tenantRow =
         isWhole && target !== null
           ? await verifySignedUrl(deps, { tenantId: tenant, target, expires, signature })
           : null;
       if (tenantRow !== null && isWhole) {
-        const principal = bySignedUrl(signature, req.socket.remoteAddress ?? null);
+        const principal = bySignedUrl(signature, addressOf(sourceOf(req)) ?? null);
         return { onlyTenantId: tenantRow, tenantId: tenant, principal };
       }
       respondJson(res, 401, { error: 'The URL is not signed rightly, or its time is over.' });
@@ -107,12 +113,13 @@ export function createTokenHandler(
       respondJson(res, status, { error: message }, refusalHeaders(authentication));
       return null;
     }
+    if (isRefused(res, await rateGate.principal(authentication.principal))) return null;
     const { kind, permissions, tenantId } = authentication.principal;
     if (kind !== 'SERVER_KEY' || !permissions.includes('CREDENTIALS_READ')) {
       respondJson(res, 403, { error: 'This needs a server key with the permission CREDENTIALS_READ.' });
       return null;
     }
-    const principal = auditPrincipalOf(authentication.principal, req.socket.remoteAddress ?? null);
+    const principal = auditPrincipalOf(authentication.principal, addressOf(sourceOf(req)) ?? null);
     return { onlyTenantId: tenantId, tenantId: tenant ?? null, principal };
   }
 
@@ -120,11 +127,13 @@ export function createTokenHandler(
     const parameters = readParameters(query);
     const target = parameters === null ? null : targetOf(of, segment, parameters);
     try {
-      const admission = await admit(req, res, parameters, target);
-      if (admission === null) return;
+      const reach = await admit(req, res, parameters, target);
+      if (reach === null) return;
       if (target === null) return notFound(res);
-      const { principal, ...scope } = admission;
-      const { token, grantId, tenantId, version = null } = await fetchToken(deps, target, scope);
+      const { principal, ...scope } = reach;
+      const { onlyTenantId: only } = scope;
+      const candidates = only === null ? deps.candidates : createTenantCandidateReader(deps.db, only);
+      const { token, grantId, tenantId, version = null } = await fetchToken({ ...deps, candidates }, target, scope);
       const action = target.kind === 'access' ? 'credential.read' : 'provider_token.minted';
       await deps.reads.note({ action, tenantId, grantId, version, principal });
       log.info('a token was handed out', { grantId, route: 'tokens', operation: target.kind });
@@ -135,6 +144,14 @@ export function createTokenHandler(
       return respondJson(res, 503, { error: 'Try again later.' }, { 'retry-after': String(RETRY_SECONDS) });
     }
   };
+}
+
+/** Answers a request that is over a ceiling. */
+function isRefused(res: ServerResponse, refusal: Refusal | null): boolean {
+  if (refusal === null) return false;
+  const { status, message, extensions, headers } = describeRefusal(refusal);
+  respondJson(res, status, { error: message, ...extensions }, headers);
+  return true;
 }
 
 const STATUSES: [new (...args: never[]) => DomainError, number][] = [

@@ -12,14 +12,16 @@ import {
 } from 'graphql';
 import type { WebSocket } from 'ws';
 import type { PrincipalDirectory } from '../domain/principal-directory.js';
-import type { Principal } from '../domain/principal.js';
+import { NOBODY, type Principal } from '../domain/principal.js';
 import type { Log } from '../log.js';
+import type { AddressOf } from './address.js';
 import { type Authenticate, sourceOf } from './authenticate.js';
 import type { Engine } from './engine.js';
 import type { FanOut, Join } from './fan-out.js';
 import { formatError } from './mask.js';
 import { isNestedDeeper, MAX_VARIABLE_DEPTH } from './nesting.js';
 import { endOf } from './principal-stream.js';
+import { type RateGate, refusalError } from './rate-gate.js';
 
 const MAX_MESSAGE_BYTES = 102_400;
 const INIT_TIMEOUT_MS = 3_000;
@@ -47,10 +49,12 @@ export function createWebSocketHandler(options: {
   engine: Engine;
   fanOut: FanOut;
   authenticate: Authenticate;
+  rateGate: RateGate;
+  addressOf: AddressOf;
   principals: PrincipalDirectory;
   log: Log;
 }) {
-  const { engine, fanOut, authenticate, principals, log } = options;
+  const { engine, fanOut, authenticate, rateGate, addressOf, principals, log } = options;
   const server = new WebSocketServer({
     noServer: true,
     maxPayload: MAX_MESSAGE_BYTES,
@@ -83,10 +87,12 @@ export function createWebSocketHandler(options: {
       execute: (args) => (args as EnvelopedArgs).rootValue.execute(args),
       subscribe: (args) => (args as EnvelopedArgs).rootValue.subscribe(args),
       onSubscribe: async ({ extra }, id, { query, variables, operationName, ...naming }) => {
+        const refusal = await rateGate.principal(extra.principal ?? NOBODY);
+        if (refusal !== null) return [refusalError(refusal)];
         const { schema, execute, subscribe, contextFactory, parse, validate } = engine.yoga.getEnveloped({
           req: extra.request,
           principal: extra.principal,
-          clientAddress: extra.request.socket.remoteAddress ?? null,
+          clientAddress: addressOf(sourceOf(extra.request)) ?? null,
         } as never);
         if (isNestedDeeper(variables)) return [nestingError()];
         let document: DocumentNode;

@@ -53,7 +53,14 @@ export function createInstruments(meters: Meters): Instruments {
         log.error(...line);
       },
     }),
-    database: (database) => ({ ...database, transaction: (run) => tellingTransaction(database, run) }),
+    database: (database) => ({
+      ...database,
+      transaction: (run) => tellingTransaction(database, run),
+      tenant: (tenantId) => {
+        const view = database.tenant(tenantId);
+        return { ...view, transaction: (run) => tellingTransaction(view, run) };
+      },
+    }),
     rootKeys: (rootKeys) => {
       const count = (operation: string) => (outcome: string, seconds: number) => {
         meters.rootKeyOperations.inc({ operation, outcome });
@@ -104,7 +111,10 @@ export function createInstruments(meters: Meters): Instruments {
 }
 
 /** What is told of a transaction is told after its commit, and not at all where there is none. */
-async function tellingTransaction<T>(database: Database, run: Parameters<typeof database.transaction<T>>[0]) {
+async function tellingTransaction<T>(
+  database: Pick<Database, 'transaction'>,
+  run: Parameters<typeof database.transaction<T>>[0],
+) {
   let release = () => undefined as void;
   const result = await database.transaction((tx) => {
     // A repeated run begins anew.

@@ -7,6 +7,7 @@ import { watchClock } from '../domain/clock-offset.js';
 import { purgeMeetings, reconcileMeetings } from '../domain/meeting-reconciliation.js';
 import { probeDue } from '../domain/probe.js';
 import { watchLag } from '../domain/refresh-lag.js';
+import { purgeRateUsage } from '../domain/rate-limit.js';
 import { purgeExpired } from '../domain/retention.js';
 import { revokePending } from '../domain/revocation.js';
 import type { KeyUse } from '../domain/server-key.js';
@@ -74,6 +75,7 @@ export function createJobs(
     every(5_000, 'delete-tenants', () => finishDeletions(as('delete-tenants'))),
     { name: 'tend-keys', intervalMs: 5_000, run: () => tendKeys(as('tend-keys')) },
     { name: 'rewrap-keys', intervalMs: 30_000, run: () => rewrapKeys(deps) },
+    every(60_000, 'purge-rate-usage', () => purgeRateUsage(deps)),
     every(600_000, 'purge-expired', () => purgeExpired(deps)),
     every(1_000, 'refresh-canaries', () => tryCanaries(deps)),
     { name: 'deliver-webhooks', intervalMs: deliveryPollMs, run: (signal) => deps.deliverer.deliverDue(signal) },

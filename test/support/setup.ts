@@ -3,9 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PGlite } from '@electric-sql/pglite';
 import pg from 'pg';
-import { PrismaPGlite } from 'pglite-prisma-adapter';
 import type { TestProject } from 'vitest/node';
-import { applyMigrations } from '../../src/database/migrate.js';
+import { prepare } from '../../src/database/embedded.js';
 import { openPostgres } from '../../src/database/postgres.js';
 import { createLog } from '../../src/log.js';
 import { startCluster } from './postgres-cluster.js';
@@ -55,7 +54,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
 
 async function dumpEmbedded(file: string): Promise<void> {
   const pglite = await PGlite.create();
-  await applyMigrations(new PrismaPGlite(pglite));
+  await prepare(pglite);
   const dump = await pglite.dumpDataDir('none');
   await pglite.close();
   await writeFile(file, Buffer.from(await dump.arrayBuffer()));

@@ -150,9 +150,9 @@ export async function openBareSocket(
 }
 
 /** A bare socket that has been let in. */
-export async function openConnection(url: string): Promise<BareSocket> {
+export async function openConnection(url: string, token = TEST_ADMIN_KEY): Promise<BareSocket> {
   const socket = await openBareSocket(webSocketUrl(url));
-  socket.send({ type: 'connection_init', payload: { authorization: `Bearer ${TEST_ADMIN_KEY}` } });
+  socket.send({ type: 'connection_init', payload: { authorization: `Bearer ${token}` } });
   await socket.next();
   return socket;
 }

@@ -90,6 +90,7 @@ function createDatabase(actor: Actor, surroundings: Surroundings): Database {
   return {
     kind: 'embedded',
     prisma: world.db.prisma,
+    tenant: world.db.tenant,
     query: <Row>(statement: SqlStatement) => {
       const text = statement.text.trim();
       const mayChange = WATCHED.test(text);
