@@ -31,6 +31,7 @@ import { createSandbox, type Sandbox } from './sandbox/sandbox.js';
 import { createJobs } from './scheduler/jobs.js';
 import { createScheduler } from './scheduler/scheduler.js';
 import { createSpool } from './spool/spool.js';
+import { startTracing } from './tracing/start-tracing.js';
 import { createLocalRootKeys } from './vault/root-key.js';
 import { createVault } from './vault/vault.js';
 import { createZoom } from './zoom/zoom.js';
@@ -114,7 +115,10 @@ async function start(
   const metrics = createMetrics({ enabled: config.metrics !== null });
   cleanup.add(() => metrics.close());
   const { instruments } = metrics;
-  const log = instruments.log(plainLog);
+  const traced = await startTracing(config.traces, { version: VERSION, role: config.role, log: plainLog });
+  // Closed last, so that an end can be traced, too.
+  cleanup.add(() => traced.close());
+  const log = traced.log(instruments.log(plainLog));
   const rootKeys = instruments.rootKeys(createLocalRootKeys(await readRootKeys(config)));
   const server = createServer({ requestTimeout: 30_000, headersTimeout: 10_000, keepAliveTimeout: 65_000 });
   const running: { app?: App } = {};
@@ -132,7 +136,7 @@ async function start(
   const metricsUrl = await listenForMetrics(config, metrics, cleanup);
   const publicUrl = config.publicUrl ?? `http://localhost:${port}`;
 
-  const db = instruments.database(await open(config, log));
+  const db = instruments.database(traced.database(await open(config, log)));
   cleanup.add(() => db.close());
   const vault = instruments.vault(createVault({ rootKeys }));
   await vault.verify(db);
@@ -154,7 +158,7 @@ async function start(
     ? { folder: join(config.dataDir, 'spool'), cipher: createSpoolCipher({ vault, db }) }
     : null;
   // One that is off writes nothing that could be counted.
-  const spool = (disk === null ? NO_INSTRUMENTS : instruments).spool(createSpool({ disk, log }));
+  const spool = traced.spool((disk === null ? NO_INSTRUMENTS : instruments).spool(createSpool({ disk, log })));
   const deps: Deps = {
     db,
     vault,
@@ -186,7 +190,9 @@ async function start(
   cleanup.add(() => refresher.drain());
   // Before anything is read or refreshed: what a crash has left here may be the only live tokens of their grants.
   await refresher.replay({ all: true });
-  const healthEvents = instruments.healthEvents(createHealthEventStream(createHealthEventLog(db), feed));
+  const healthEvents = instruments.healthEvents(
+    traced.healthEvents(createHealthEventStream(createHealthEventLog(db), feed)),
+  );
   const candidates = createCandidateReader(db);
   const renewals = new Map();
   const { adminKey, ...adminKeyOrigin } = await readDevelopmentAdminKey(config);
@@ -199,13 +205,15 @@ async function start(
   const app = createApp({
     readiness,
     deps: { ...deps, refresher, healthEvents, candidates, renewals, principals },
-    authenticate: createAuthenticate({
-      adminKey,
-      ownOrigin: development ? publicUrl : null,
-      principals,
-      keyUse,
-      failedAttempts: createFailedAttempts(config.maxFailedAttempts),
-    }),
+    authenticate: traced.authenticate(
+      createAuthenticate({
+        adminKey,
+        ownOrigin: development ? publicUrl : null,
+        principals,
+        keyUse,
+        failedAttempts: createFailedAttempts(config.maxFailedAttempts),
+      }),
+    ),
     development,
     api: config.role !== 'worker',
   });
@@ -217,7 +225,7 @@ async function start(
       concurrency: config.refreshConcurrency,
     },
   );
-  const scheduler = createScheduler({ jobs: instruments.jobs(jobs), clock, log });
+  const scheduler = createScheduler({ jobs: traced.jobs(instruments.jobs(jobs)), clock, log });
   scheduler.start();
   metrics.observe(
     { version: VERSION, role: config.role, database: db.kind },

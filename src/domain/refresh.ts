@@ -1,21 +1,20 @@
 import { HEALTH_TOPIC } from '../feed/feed.js';
 import type { HealthReason } from '../generated/prisma/enums.js';
-import { tell, traceRefresh } from '../diagnostics.js';
+import { inSpan, tell, traceRefresh } from '../diagnostics.js';
 import type { Spooled } from '../spool/spool.js';
-import { VaultOpenError, VaultUnavailableError } from '../vault/errors.js';
 import { ZoomError } from '../zoom/errors.js';
 import type { TokenSet, ZoomClient } from '../zoom/zoom.js';
 import { callAsApp, createOpenedSecrets } from './app-secret.js';
 import type { Deps } from './deps.js';
 import { credentialPlace } from './grant.js';
-import { resumeImport } from './import-settlement.js';
 import { closeIncident, waitForIncident } from './incident.js';
 import { databaseNow, heldSeconds, takeDueLeases, takeLease, type Lease } from './lease.js';
 import { createProviderGuard, ProviderPausedError } from './provider-guard.js';
 import { createRenewalWriter, settleRenewal, surrenderOrphan } from './refresh-commit.js';
 import { createRefreshQueue } from './refresh-queue.js';
+import { settleSpooled } from './spool-replay.js';
 import { failForNow, giveBack, settleFailure } from './refresh-failure.js';
-import { renewedRow, resealRow, spooledRow, spoolEntry, type Renewal, type RenewedRow } from './renewal.js';
+import { renewedRow, spoolEntry, type Renewal, type RenewedRow } from './renewal.js';
 
 /**
  * How long a rotated token is tried to be stored before it is left to the spool. This process does not ask for the
@@ -102,7 +101,7 @@ export function createRefresher(deps: Deps): Refresher {
     run: (lease) =>
       track(
         lease.grantId,
-        guard.inShareOf(lease.tenantId, () => runCounted(lease)),
+        guard.inShareOf(lease.tenantId, () => shown(lease, 'schedule', () => runCounted(lease))),
       ),
   });
 
@@ -118,7 +117,7 @@ export function createRefresher(deps: Deps): Refresher {
 
   async function leaseAndRun(seen: { grantId: string; version: number }, force: boolean): Promise<RefreshOutcome> {
     if (stopping.signal.aborted) return ELSEWHERE;
-    const lease = await takeLease(deps, seen, { force });
+    const lease = await inSpan('lease', () => takeLease(deps, seen, { force }));
     return lease === null ? ELSEWHERE : runCounted(lease, force);
   }
 
@@ -157,7 +156,8 @@ export function createRefresher(deps: Deps): Refresher {
       const row = renewedRow(sealer, settings, renewal);
       const spooled = await keep(spoolEntry(row));
       if (spooled.isDurable) traceRefresh('spooled', lease);
-      const outcome = await store(lease, { renewal, row }, spooled);
+      const renewed = { renewal, row };
+      const outcome = await inSpan('commit', () => store(lease, renewed, spooled));
       traceRefresh('committed', lease);
       if (lease.appIncident) await closeIncident(deps, lease.app.id);
       return outcome;
@@ -229,24 +229,6 @@ export function createRefresher(deps: Deps): Refresher {
     }
   }
 
-  async function settleSpooled(spooled: Spooled): Promise<void> {
-    const { entry } = spooled;
-    if (entry.kind === 'import') return resumeImport(deps, spooled);
-    try {
-      const row = await resealRow(deps, spooledRow(entry));
-      const outcome = await settleRenewal(deps, row, { patienceMs: 0 });
-      deps.log.info('spooled tokens were looked into', { grantId: entry.grantId, reason: outcome });
-      if (outcome === 'undecided') spooled.postpone();
-      else spooled.settle();
-    } catch (error) {
-      deps.log.error('spooled tokens could not be stored', { grantId: entry.grantId, job: 'replay-spool' }, error);
-      // What does not open now never will: its tenant's keys are gone.
-      const isLost = error instanceof VaultOpenError;
-      if (isLost || (error instanceof VaultUnavailableError && error.reason === 'no-tenant-key')) spooled.settle();
-      else spooled.postpone();
-    }
-  }
-
   return {
     refresh: (seen, { force = false } = {}) => {
       queue.hurry(seen.grantId);
@@ -254,7 +236,7 @@ export function createRefresher(deps: Deps): Refresher {
         running.get(seen.grantId) ??
         track(
           seen.grantId,
-          guard.inShareOf(seen.tenantId, () => leaseAndRun(seen, force)),
+          guard.inShareOf(seen.tenantId, () => shown(seen, 'request', () => leaseAndRun(seen, force))),
         )
       );
     },
@@ -280,7 +262,7 @@ export function createRefresher(deps: Deps): Refresher {
       return true;
     },
     replay: async (options) => {
-      for (const spooled of await deps.spool.unsettled(options)) await settleSpooled(spooled);
+      for (const spooled of await deps.spool.unsettled(options)) await settleSpooled(deps, spooled);
     },
     load: () => ({
       running: running.size,
@@ -294,6 +276,13 @@ export function createRefresher(deps: Deps): Refresher {
     },
   };
 }
+
+/** As one span of a trace. */
+const shown = async <T>(
+  { grantId, tenantId }: { grantId: string; tenantId: string },
+  trigger: 'request' | 'schedule',
+  refresh: () => Promise<T>,
+): Promise<T> => inSpan('refresh', refresh, () => ({ grantId, tenantId, trigger, outcome: 'elsewhere' }));
 
 /** So much of the lease was over before the request could be sent that it was not. */
 class LeaseSpentError extends Error {}

@@ -9,6 +9,7 @@ import { isOutage } from '../database/outage.js';
 import { VaultError } from '../vault/errors.js';
 import { type Context, createContextFactory, type GraphQLDeps, type Principal } from '../graphql/context.js';
 import { schema } from '../graphql/schema.js';
+import { operationSpans } from './operation-spans.js';
 import { endWithPrincipal } from './principal-stream.js';
 
 export const GRAPHQL_PATH = '/graphql';
@@ -198,6 +199,7 @@ export function createEngine(deps: GraphQLDeps, { development }: { development: 
     context: ({ principal }) => ({ ...deps, ...createContext(principal) }),
     plugins: [
       documentErrorCodes,
+      operationSpans,
       createStreamEnds(deps),
       maxTokensPlugin({ n: MAX_TOKENS, exposeLimits: true }),
       // Fields count, however they are spread over fragments.

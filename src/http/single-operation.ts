@@ -1,9 +1,10 @@
 import { type DocumentNode, execute, type ExecutionResult, getOperationAST, type GraphQLError } from 'graphql';
 import { LRUCache } from 'lru-cache';
-import type { OperationKind } from '../diagnostics.js';
+import { inSpan, type OperationKind } from '../diagnostics.js';
 import { schema } from '../graphql/schema.js';
 import type { Engine, RequestContext } from './engine.js';
 import { kindOf } from './operation-outcome.js';
+import { factsOf } from './operation-spans.js';
 
 /** Distinct documents that are kept ready. A client has few; one that puts values into its documents gains nothing. */
 const MAX_DOCUMENTS = 500;
@@ -51,13 +52,12 @@ export function createSingleOperationRunner(engine: Engine) {
     const operation = document && getOperationAST(document, operationName);
     if (!document || !operation || operation.operation === 'subscription') return null;
     const kind = kindOf(operation);
-    const result = await execute({
-      schema,
-      document,
-      contextValue: engine.createContext(request),
-      variableValues: variables,
-      operationName,
-    });
+    const contextValue = engine.createContext(request);
+    const result = await inSpan(
+      'operation',
+      () => execute({ schema, document, contextValue, variableValues: variables, operationName }),
+      () => factsOf(operation),
+    );
     if (result.errors === undefined) return { result, kind };
     return { result: { ...result, errors: result.errors.map((error) => engine.mask(error) as GraphQLError) }, kind };
   };
