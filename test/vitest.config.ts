@@ -9,6 +9,7 @@ const withoutDatabase = [
   'folder-lock',
   'health',
   'health-facts',
+  'log',
   'operations',
   'refresh-interleaving',
   'rivet',
