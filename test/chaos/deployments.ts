@@ -41,24 +41,22 @@ async function buildNext(): Promise<{ folder: string; remove(): Promise<void> }>
   return { folder, remove: () => rm(folder, { recursive: true, force: true }) };
 }
 
-/** Refreshes and reads of all connections, spread over the servers that run; a broken connection is repeated once. */
-function load(stage: Stage, connections: readonly Connection[]) {
+/**
+ * Refreshes and reads of all connections, spread over `fleet` as it is at the time; a broken connection is repeated once.
+ */
+function load(stage: Stage, fleet: readonly Server[], connections: readonly Connection[]) {
   const reads: Promise<Reading>[] = [];
   const busy = new Set<string>();
   let turn = 0;
-  const pick = (): Server | undefined => {
-    const live = stage.live().filter(({ url }) => url !== '');
-    return live[(turn += 1) % live.length];
-  };
+  const pick = (): Server => fleet[(turn += 1) % fleet.length] as Server;
   async function one(server: Server, connection: Connection): Promise<Reading> {
     await expire(server, connection);
     const reading = await stage.read(server, connection);
-    const other = pick();
-    return reading.kind.startsWith('cut') && other !== undefined ? stage.read(other, connection) : reading;
+    return reading.kind.startsWith('cut') ? stage.read(pick(), connection) : reading;
   }
   const timer = setInterval(() => {
     const [server, connection] = [pick(), connections[turn % connections.length] as Connection];
-    if (server === undefined || busy.has(connection.rowId)) return;
+    if (busy.has(connection.rowId)) return;
     busy.add(connection.rowId);
     reads.push(one(server, connection).finally(() => busy.delete(connection.rowId)));
   }, 1_000 / PER_SECOND);
@@ -77,7 +75,7 @@ async function deploy({ openStage }: World) {
     const stage = await openStage({ deadline: 3, lease: 5, doubt: 2 });
     const fleet = await stage.startMany(PROCESSES);
     const connections = await connectMany(fleet[0] as Server, POOL);
-    const running = load(stage, connections);
+    const running = load(stage, fleet, connections);
     const codes: (number | null)[] = [];
     const states: number[] = [];
     // One at a time to the next version, and one at a time back.
