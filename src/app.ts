@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
+import { addToSpan, areTraced, inSpan } from './diagnostics.js';
 import type { GraphQLDeps } from './graphql/context.js';
 import type { AddressOf } from './http/address.js';
 import type { Authenticate } from './http/authenticate.js';
@@ -42,6 +43,9 @@ export interface AppOptions {
   /** Whether anything but the health paths is served. */
   api: boolean;
 }
+
+/** Others are named alike in traces: a caller may send any word. */
+const METHODS: ReadonlySet<string> = new Set(['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'OPTIONS', 'PATCH']);
 
 /** Routes exact paths; whatever is none of them is 404. */
 export function createApp(options: AppOptions): App {
@@ -101,6 +105,15 @@ export function createApp(options: AppOptions): App {
     '/readyz': { method: 'GET', handler: ready },
   };
 
+  /** As a trace names it; null: not shown, because it is asked for all the time. */
+  function routeOf(req: IncomingMessage): string | null {
+    const [path] = splitUrl(req.url ?? '/');
+    if (path === '/livez' || path === '/readyz') return null;
+    if (api && path === GRAPHQL_PATH) return path;
+    const folder = path.slice(0, path.lastIndexOf('/') + 1);
+    return routes[folder] === undefined ? '*' : `${folder}{id}`;
+  }
+
   async function route(req: IncomingMessage, res: ServerResponse): Promise<void> {
     const [path, search] = splitUrl(req.url ?? '/');
     if (api && path === GRAPHQL_PATH) return graphql(req, res);
@@ -112,24 +125,32 @@ export function createApp(options: AppOptions): App {
     return found.handler(req, res, segment, new URLSearchParams(search));
   }
 
+  /** Answers also what fails. Never rejects. */
+  const answer = (req: IncomingMessage, res: ServerResponse): Promise<void> =>
+    route(req, res).catch((error: unknown) => {
+      log.error('a request failed', {}, error);
+      if (res.headersSent) return void res.destroy();
+      if (req.url?.startsWith('/oauth/')) {
+        const { html, csp } = unavailablePage();
+        return respond(res, 503, { type: 'text/html; charset=utf-8', text: html }, { 'content-security-policy': csp });
+      }
+      return respondJson(res, 500, { error: 'Unexpected error.' });
+    });
+
   return {
     handle: (req, res) => {
       // So that a proxy sends its next request elsewhere, instead of into a connection that is being closed.
       if (draining) res.setHeader('connection', 'close');
-      route(req, res).catch((error: unknown) => {
-        log.error('a request failed', {}, error);
-        if (res.headersSent) return res.destroy();
-        if (req.url?.startsWith('/oauth/')) {
-          const { html, csp } = unavailablePage();
-          return respond(
-            res,
-            503,
-            { type: 'text/html; charset=utf-8', text: html },
-            { 'content-security-policy': csp },
-          );
-        }
-        return respondJson(res, 500, { error: 'Unexpected error.' });
-      });
+      const shown = areTraced() ? routeOf(req) : null;
+      if (shown === null) return void answer(req, res);
+      void inSpan(
+        'request',
+        async () => {
+          await answer(req, res);
+          addToSpan({ status: res.statusCode });
+        },
+        () => ({ method: METHODS.has(req.method ?? '') ? (req.method ?? '') : '_OTHER', route: shown }),
+      );
     },
     upgrade: (req, socket, head) => {
       // Node has taken its own listener off; a socket that is reset would end the process without one.

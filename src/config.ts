@@ -29,6 +29,8 @@ export interface Config {
   deploymentId: string | null;
   /** Where figures for Prometheus are served; null: nowhere. */
   metrics: { host: string; port: number } | null;
+  /** The collector's endpoint that traces are sent to; null: nothing is traced. */
+  traces: { url: string } | null;
   /** How long `/readyz` says no before the listener closes, so that proxies have noticed. */
   drainSeconds: number;
   logLevel: LogLevel;
@@ -131,6 +133,9 @@ const provider = (standard: string) =>
     .transform((value) => value.replace(/\/+$/, ''))
     .default(standard);
 
+/** http is good enough: what is sent holds no secret, and a collector is often beside the process. */
+const collector = z.string().refine(isWebAddress, 'must be a web address without credentials or fragment');
+
 const publicUrl = z
   .string()
   .refine((value) => {
@@ -191,6 +196,10 @@ const Settings = z.object({
     .optional(),
   LATCHKEY_METRICS_HOST: z.string().min(1).default('127.0.0.1'),
   LATCHKEY_METRICS_PORT: number(0, 65_535).optional(),
+  OTEL_EXPORTER_OTLP_ENDPOINT: collector.optional(),
+  OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: collector.optional(),
+  OTEL_TRACES_EXPORTER: z.enum(['otlp', 'none'], 'must be otlp or none').optional(),
+  OTEL_SDK_DISABLED: z.string().optional(),
   LATCHKEY_DRAIN_SECONDS: whole(0, 60, 0),
   LATCHKEY_LOG_LEVEL: z
     .enum(['debug', 'info', 'warn', 'error', 'silent'], 'must be debug, info, warn, error or silent')
@@ -237,6 +246,14 @@ const Settings = z.object({
   LATCHKEY_REQUEST_DEADLINE_SECONDS: whole(1, 600, 10),
   LATCHKEY_PERSISTED_DOCUMENTS: z.string().min(1).optional(),
 });
+
+/** @see https://opentelemetry.io/docs/specs/otel/protocol/exporter/#endpoint-urls-for-otlphttp */
+function tracesOf(settings: z.infer<typeof Settings>): Config['traces'] {
+  if (settings.OTEL_SDK_DISABLED?.toLowerCase() === 'true' || settings.OTEL_TRACES_EXPORTER === 'none') return null;
+  const { OTEL_EXPORTER_OTLP_ENDPOINT: base, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: own } = settings;
+  if (own !== undefined) return { url: own };
+  return base === undefined ? null : { url: `${base.replace(/\/+$/, '')}/v1/traces` };
+}
 
 type Given = Record<string, string | undefined>;
 
@@ -303,6 +320,7 @@ export function readConfig(env: Record<string, string | undefined> = process.env
       settings.LATCHKEY_METRICS_PORT === undefined
         ? null
         : { host: settings.LATCHKEY_METRICS_HOST, port: settings.LATCHKEY_METRICS_PORT },
+    traces: tracesOf(settings),
     drainSeconds: settings.LATCHKEY_DRAIN_SECONDS,
     logLevel: settings.LATCHKEY_LOG_LEVEL ?? (production ? 'info' : 'warn'),
     sandboxPort: sandbox ? settings.LATCHKEY_SANDBOX_PORT : null,

@@ -1,4 +1,5 @@
-import { channel } from 'node:diagnostics_channel';
+import { AsyncResource } from 'node:async_hooks';
+import { channel, tracingChannel } from 'node:diagnostics_channel';
 
 /**
  * Where a refresh has come to:
@@ -111,4 +112,103 @@ export function tellOf(tx: object, occurrence: Occurrence): void {
   const held = waiting.get(tx);
   if (held === undefined) tell(occurrence);
   else held.push(occurrence);
+}
+
+/**
+ * Pieces of work that a trace shows:
+ *
+ * - `request`: one over HTTP to this server. `job`: one run of a job.
+ * - `operation`: a GraphQL operation. `credential`: a credential that is read. `webhook`: a delivery that is taken in.
+ * - `refresh`: one attempt; within it `lease`, `spool` and `commit`.
+ * - `provider`: a request to Zoom.
+ * - `transaction`, `statement`: what the database is asked.
+ */
+export type SpanKind =
+  | 'request'
+  | 'job'
+  | 'operation'
+  | 'credential'
+  | 'webhook'
+  | 'refresh'
+  | 'lease'
+  | 'spool'
+  | 'commit'
+  | 'provider'
+  | 'transaction'
+  | 'statement';
+
+/** What is known of a piece of work. Ids and words of ours only: what leaves this process is taken from here. */
+export interface SpanFacts {
+  method?: string;
+  /** A path of this server, without what is variable in it. */
+  route?: string;
+  /** Of HTTP. */
+  status?: number;
+  host?: string;
+  /** A path at the provider, without ids. */
+  path?: string;
+  operationType?: string;
+  /** As the caller wrote it: a Name of GraphQL. */
+  operationName?: string;
+  transport?: string;
+  /** What a statement does, and the table that it names first. */
+  statement?: string;
+  table?: string;
+  job?: string;
+  grantId?: string;
+  tenantId?: string;
+  /** Why a refresh was begun. */
+  trigger?: 'request' | 'schedule';
+  attempt?: string;
+  outcome?: string;
+  cause?: string;
+}
+
+/** What subscribers of a span's channels get, with `error` or `result` added by Node at its end. */
+export interface SpanMessage {
+  kind: SpanKind;
+  facts: SpanFacts;
+  error?: unknown;
+  result?: unknown;
+}
+
+/** Name for `tracingChannel` of `node:diagnostics_channel`. */
+export const SPAN_CHANNEL = 'latchkey:span';
+/** Work that is published here, with stores that are bound, belongs to no span. */
+export const APART_CHANNEL = 'latchkey:apart';
+/** Facts that became known about the innermost span. */
+export const FACTS_CHANNEL = 'latchkey:facts';
+
+const spans = tracingChannel<unknown, SpanMessage>(SPAN_CHANNEL);
+const apartness = channel(APART_CHANNEL);
+const findings = channel(FACTS_CHANNEL);
+
+/** Whether anybody makes spans of what happens here. */
+export const areTraced = (): boolean => spans.start.hasSubscribers;
+
+/**
+ * Does `work` as a piece of work that a trace shows. Where nobody traces it calls `work`, and nothing else.
+ *
+ * @param facts what is known from the beginning; not called where nobody traces.
+ */
+export function inSpan<T>(kind: SpanKind, work: () => T | Promise<T>, facts?: () => SpanFacts): T | Promise<T> {
+  if (!areTraced()) return work();
+  const message: SpanMessage = { kind, facts: facts?.() ?? {} };
+  // Async, so that what is thrown at once ends the span, too.
+  return spans.tracePromise(async () => work(), message);
+}
+
+/** Adds to the innermost span. */
+export function addToSpan(facts: SpanFacts): void {
+  if (findings.hasSubscribers) findings.publish(facts);
+}
+
+/** Does what goes on beyond the span that happens to begin it. */
+export function apart<T>(work: () => T): T {
+  return apartness.hasSubscribers ? (apartness.runStores(undefined, work) as T) : work();
+}
+
+/** Lets `work` belong to the span in which it was handed over, whoever calls it. */
+export function keepSpan(work: () => void): () => void {
+  return areTraced() ? AsyncResource.bind(work) : work;
 }

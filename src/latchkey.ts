@@ -44,6 +44,7 @@ import { createSandbox, type Sandbox } from './sandbox/sandbox.js';
 import { createJobs } from './scheduler/jobs.js';
 import { createScheduler } from './scheduler/scheduler.js';
 import { createSpool } from './spool/spool.js';
+import { startTracing } from './tracing/start-tracing.js';
 import { createLocalRootKeys } from './vault/root-key.js';
 import { createVault } from './vault/vault.js';
 import { createZoom } from './zoom/zoom.js';
@@ -128,7 +129,10 @@ async function start(
   const metrics = createMetrics({ enabled: config.metrics !== null });
   cleanup.add(() => metrics.close());
   const { instruments } = metrics;
-  const log = instruments.log(plainLog);
+  const traced = await startTracing(config.traces, { version: VERSION, role: config.role, log: plainLog });
+  // Closed last, so that an end can be traced, too.
+  cleanup.add(() => traced.close());
+  const log = traced.log(instruments.log(plainLog));
   const rootKeys = instruments.rootKeys(createLocalRootKeys(await readRootKeys(config)));
   const server = createHttpServer();
   const running: { app?: App } = {};
@@ -146,7 +150,7 @@ async function start(
   const metricsUrl = await listenForMetrics(config, metrics, cleanup);
   const publicUrl = config.publicUrl ?? `http://localhost:${port}`;
 
-  const plainDb = instruments.database(await open(config, log));
+  const plainDb = instruments.database(traced.database(await open(config, log)));
   cleanup.add(() => plainDb.close());
   const vault = instruments.vault(createVault({ rootKeys }));
   const trail = createAuditTrail({ vault });
@@ -177,7 +181,7 @@ async function start(
     ? { folder: join(config.dataDir, 'spool'), cipher: createSpoolCipher({ vault, db }) }
     : null;
   // One that is off writes nothing that could be counted.
-  const spool = (disk === null ? NO_INSTRUMENTS : instruments).spool(createSpool({ disk, log }));
+  const spool = traced.spool((disk === null ? NO_INSTRUMENTS : instruments).spool(createSpool({ disk, log })));
   const deps: Deps = {
     db,
     vault,
@@ -223,7 +227,7 @@ async function start(
   const deliverer = createDeliverer({ ...deps, webhookSender });
   cleanup.add(() => deliverer.drain());
   const eventLog = createHealthEventLog(db);
-  const eventStream = createHealthEventStream(eventLog, feed);
+  const eventStream = traced.healthEvents(createHealthEventStream(eventLog, feed));
   const healthEvents = instruments.healthEvents(eventStream);
   const candidates = createCandidateReader(db);
   const renewals = new Map();
@@ -243,14 +247,16 @@ async function start(
     addressOf,
     deps: { ...deps, refresher, healthEvents, candidates, renewals, principals, reads, webhookSender },
     broadcast: createBroadcast({ log: eventLog, stream: eventStream }),
-    authenticate: createAuthenticate({
-      adminKey,
-      ownOrigin: development ? publicUrl : null,
-      principals,
-      keyUse,
-      failedAttempts: createFailedAttempts(config.maxFailedAttempts),
-      addressOf,
-    }),
+    authenticate: traced.authenticate(
+      createAuthenticate({
+        adminKey,
+        ownOrigin: development ? publicUrl : null,
+        principals,
+        keyUse,
+        failedAttempts: createFailedAttempts(config.maxFailedAttempts),
+        addressOf,
+      }),
+    ),
     engine: {
       development,
       maxCost: config.maxCost,
@@ -274,7 +280,7 @@ async function start(
       deliveryPollMs: config.eventPollMs,
     },
   );
-  const scheduler = createScheduler({ jobs: instruments.jobs(jobs), clock, log });
+  const scheduler = createScheduler({ jobs: traced.jobs(instruments.jobs(jobs)), clock, log });
   scheduler.start();
   metrics.observe(
     { version: VERSION, role: config.role, database: db.kind },

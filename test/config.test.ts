@@ -38,6 +38,7 @@ test('without any setting it is a development server with a sandbox and document
     role: 'all',
     deploymentId: null,
     metrics: null,
+    traces: null,
     drainSeconds: 0,
     logLevel: 'warn',
     sandboxPort: 4001,
@@ -81,6 +82,23 @@ test('figures are served nowhere unless a port is given, and then on loopback un
     port: 0,
   });
   expect(problemsOf({ LATCHKEY_METRICS_PORT: '65536' })).toHaveLength(1);
+});
+
+test('traces are sent where the standard variables say, and nowhere without an endpoint', () => {
+  const OTEL_EXPORTER_OTLP_ENDPOINT = 'http://collector:4318';
+  const traces = (more: Record<string, string>) => readConfig({ OTEL_EXPORTER_OTLP_ENDPOINT, ...more }).traces;
+  expect(readConfig({ OTEL_TRACES_EXPORTER: 'otlp' }).traces).toBeNull();
+  expect(traces({})).toEqual({ url: 'http://collector:4318/v1/traces' });
+  expect(traces({ OTEL_EXPORTER_OTLP_ENDPOINT: 'http://collector:4318/base/' })).toEqual({
+    url: 'http://collector:4318/base/v1/traces',
+  });
+  expect(traces({ OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: 'https://other.example/x' })).toEqual({
+    url: 'https://other.example/x',
+  });
+  expect(traces({ OTEL_TRACES_EXPORTER: 'none' })).toBeNull();
+  expect(traces({ OTEL_SDK_DISABLED: 'TRUE' })).toBeNull();
+  expect(problemsOf({ OTEL_EXPORTER_OTLP_ENDPOINT: 'collector:4318' })).toHaveLength(1);
+  expect(problemsOf({ OTEL_EXPORTER_OTLP_ENDPOINT: 'http://user:secret@collector:4318' })).toHaveLength(1);
 });
 
 test('production has no sandbox and speaks to Zoom itself', () => {

@@ -10,6 +10,7 @@ const withoutDatabase = [
   'folder-lock',
   'health',
   'health-facts',
+  'log',
   'operations',
   'outgoing-address',
   'refresh-interleaving',

@@ -1,6 +1,7 @@
 import DataLoader from 'dataloader';
 import sql, { type Sql as SqlStatement } from 'sql-template-tag';
 import type { Database } from '../database/database.js';
+import { keepSpan } from '../diagnostics.js';
 import type { GrantKind, HealthReason } from '../generated/prisma/enums.js';
 import type { Sealed } from '../vault/vault.js';
 import type { HealthColumns } from './health-event.js';
@@ -93,7 +94,7 @@ export function createCandidateReader(db: Pick<Database, 'query'>): CandidateRea
 
     // After the sockets that are ready have been read, so that requests of one turn share a statement.
     const schedule = (dispatch: () => void) =>
-      void setImmediate(() => (underWay < MAX_UNDER_WAY ? dispatch() : void waiting.push(dispatch)));
+      void setImmediate(() => (underWay < MAX_UNDER_WAY ? dispatch() : void waiting.push(keepSpan(dispatch))));
     return new DataLoader(load, { cache: false, maxBatchSize: MAX_BATCH, batchScheduleFn: schedule });
   }
 

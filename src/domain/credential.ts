@@ -1,4 +1,4 @@
-import { tell } from '../diagnostics.js';
+import { inSpan, tell } from '../diagnostics.js';
 import {
   AmbiguousGrantError,
   DomainError,
@@ -114,7 +114,11 @@ const isServed = (candidate: Candidate) =>
  * @throws {MissingScopesError} it lacks what `requiredScopes` names.
  * @throws {ProviderUnavailableError} the token has expired and cannot be renewed at the moment.
  */
-export async function readCredential(deps: CredentialDeps, query: CredentialQuery): Promise<Credential> {
+export const readCredential = async (deps: CredentialDeps, query: CredentialQuery): Promise<Credential> =>
+  inSpan('credential', () => readCounted(deps, query));
+
+/** Tells whoever counts. */
+async function readCounted(deps: CredentialDeps, query: CredentialQuery): Promise<Credential> {
   try {
     const credential = await findCredential(deps, query);
     tell({ kind: 'credential', outcome: credential.warning === null ? 'served' : 'served_with_warning' });

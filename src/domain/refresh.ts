@@ -1,6 +1,6 @@
 import { HEALTH_TOPIC } from '../feed/feed.js';
 import type { HealthReason } from '../generated/prisma/enums.js';
-import { tell, traceRefresh } from '../diagnostics.js';
+import { inSpan, tell, traceRefresh } from '../diagnostics.js';
 import type { Spooled } from '../spool/spool.js';
 import { ZoomError } from '../zoom/errors.js';
 import type { TokenSet, ZoomClient } from '../zoom/zoom.js';
@@ -101,7 +101,7 @@ export function createRefresher(deps: Deps): Refresher {
     run: (lease) =>
       track(
         lease.grantId,
-        guard.inShareOf(lease.tenantId, () => runCounted(lease)),
+        guard.inShareOf(lease.tenantId, () => shown(lease, 'schedule', () => runCounted(lease))),
       ),
   });
 
@@ -117,7 +117,7 @@ export function createRefresher(deps: Deps): Refresher {
 
   async function leaseAndRun(seen: { grantId: string; version: number }, force: boolean): Promise<RefreshOutcome> {
     if (stopping.signal.aborted) return ELSEWHERE;
-    const lease = await takeLease(deps, seen, { force });
+    const lease = await inSpan('lease', () => takeLease(deps, seen, { force }));
     return lease === null ? ELSEWHERE : runCounted(lease, force);
   }
 
@@ -156,7 +156,8 @@ export function createRefresher(deps: Deps): Refresher {
       const row = renewedRow(sealer, settings, renewal);
       const spooled = await keep(spoolEntry(row));
       if (spooled.isDurable) traceRefresh('spooled', lease);
-      const outcome = await store(lease, { renewal, row }, spooled);
+      const renewed = { renewal, row };
+      const outcome = await inSpan('commit', () => store(lease, renewed, spooled));
       traceRefresh('committed', lease);
       if (lease.appIncident) await closeIncident(deps, lease.app.id);
       return outcome;
@@ -235,7 +236,7 @@ export function createRefresher(deps: Deps): Refresher {
         running.get(seen.grantId) ??
         track(
           seen.grantId,
-          guard.inShareOf(seen.tenantId, () => leaseAndRun(seen, force)),
+          guard.inShareOf(seen.tenantId, () => shown(seen, 'request', () => leaseAndRun(seen, force))),
         )
       );
     },
@@ -275,6 +276,13 @@ export function createRefresher(deps: Deps): Refresher {
     },
   };
 }
+
+/** As one span of a trace. */
+const shown = async <T>(
+  { grantId, tenantId }: { grantId: string; tenantId: string },
+  trigger: 'request' | 'schedule',
+  refresh: () => Promise<T>,
+): Promise<T> => inSpan('refresh', refresh, () => ({ grantId, tenantId, trigger, outcome: 'elsewhere' }));
 
 /** So much of the lease was over before the request could be sent that it was not. */
 class LeaseSpentError extends Error {}

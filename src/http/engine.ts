@@ -11,6 +11,7 @@ import { type Admission, createAdmission, createAdmissionPlugin } from './admiss
 import { createDeadline, createDeadlinePlugin, type Deadline, type DeadlineOptions } from './deadline.js';
 import { BAD_REQUEST, createMask, extended } from './mask.js';
 import type { CostLimits } from './operation-cost.js';
+import { operationSpans } from './operation-spans.js';
 import { createPersistedDocumentsPlugin, type PersistedDocuments } from './persisted-documents.js';
 import { createStreamEnds } from './stream-end.js';
 
@@ -134,6 +135,7 @@ export function createEngine(deps: GraphQLDeps, options: EngineOptions): Engine 
       documentErrorCodes,
       createAdmissionPlugin(admission),
       createDeadlinePlugin(deadline),
+      operationSpans,
       createStreamEnds(deps),
       maxTokensPlugin({ n: MAX_TOKENS, exposeLimits: true }),
       // Fields count, however they are spread over fragments.

@@ -1,9 +1,10 @@
 import { type DocumentNode, execute, type ExecutionResult, getOperationAST, type GraphQLError } from 'graphql';
 import { LRUCache } from 'lru-cache';
-import type { OperationKind } from '../diagnostics.js';
+import { inSpan, type OperationKind } from '../diagnostics.js';
 import { schema } from '../graphql/schema.js';
 import type { Engine, RequestContext } from './engine.js';
 import { kindOf } from './operation-outcome.js';
+import { factsOf } from './operation-spans.js';
 
 /** Distinct documents that are kept ready. A client has few; one that puts values into its documents gains nothing. */
 const MAX_DOCUMENTS = 500;
@@ -55,8 +56,13 @@ export function createSingleOperationRunner(engine: Engine) {
     if (engine.admission.refuse({ document, operationName, variables }, request.principal) !== null) return null;
     const kind = kindOf(operation);
     const contextValue = engine.createContext(request);
-    const result = await engine.deadline.run(document, contextValue, () =>
-      execute({ schema, document, contextValue, variableValues: variables, operationName }),
+    const result = await inSpan(
+      'operation',
+      () =>
+        engine.deadline.run(document, contextValue, () =>
+          execute({ schema, document, contextValue, variableValues: variables, operationName }),
+        ) as ExecutionResult | Promise<ExecutionResult>,
+      () => factsOf(operation),
     );
     if (result.errors === undefined) return { result, kind };
     return { result: { ...result, errors: result.errors.map((error) => engine.mask(error) as GraphQLError) }, kind };

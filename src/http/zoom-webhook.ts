@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { tell } from '../diagnostics.js';
+import { inSpan, tell } from '../diagnostics.js';
 import type { Deps } from '../domain/deps.js';
 import { receiveWebhook } from '../domain/webhook.js';
 import { notFound, readBody, respond, respondJson } from './respond.js';
@@ -21,12 +21,13 @@ export function createZoomWebhookHandler(deps: Deps) {
       return respondJson(res, 413, { error: 'Too large.' }, { connection: 'close' });
     }
     try {
-      const answer = await receiveWebhook(deps, {
+      const delivery = {
         appKey,
         rawBody,
         signature: req.headers['x-zm-signature'],
         timestamp: req.headers['x-zm-request-timestamp'],
-      });
+      };
+      const answer = await inSpan('webhook', () => receiveWebhook(deps, delivery));
       switch (answer.kind) {
         case 'unknown-app':
           return notFound(res);

@@ -1,7 +1,9 @@
 import { Agent, type Dispatcher } from 'undici';
 import type { Clock } from '../clock.js';
+import { addToSpan, inSpan } from '../diagnostics.js';
 import { ZoomRateLimitedError, ZoomResponseInvalidError, ZoomUnavailableError, type ZoomError } from './errors.js';
 import { readBody, type Body } from './body.js';
+import { pathTemplate } from './path-template.js';
 import { readRateLimit, type RateLimit } from './rate-limit.js';
 import { parseRetryAfter } from './retry-after.js';
 
@@ -72,7 +74,17 @@ export function createHttp({
     pipelining: 1,
   });
   return {
-    send: (request) => dispatchOnce(agent, request, deadlineMs, clock),
+    send: async (request) => {
+      const { method, url } = request;
+      // Who is asked, and never what: queries, bodies and headers hold secrets.
+      const facts = () => ({ method, host: url.hostname, path: pathTemplate(url.pathname) });
+      const work = async () => {
+        const answer = await dispatchOnce(agent, request, deadlineMs, clock);
+        addToSpan({ status: answer.status });
+        return answer;
+      };
+      return inSpan('provider', work, facts);
+    },
     close: () => agent.close(),
   };
 }

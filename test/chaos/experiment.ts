@@ -13,7 +13,7 @@ export interface World {
   /** The PostgreSQL server that all stages have their databases on. */
   cluster: Cluster;
   /** Starts another PostgreSQL server, for an experiment that breaks it. It ends with the experiment. */
-  openCluster(): Promise<Cluster>;
+  openCluster(options?: { env?: Record<string, string> }): Promise<Cluster>;
   /** A database, a Zoom and servers of its own. Afterwards it is healed and its history checked. */
   openStage(options?: StageOptions): Promise<Stage>;
   random: Random;

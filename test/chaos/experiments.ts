@@ -1,9 +1,14 @@
 import { answers } from './answers.js';
+import { clocks } from './clocks.js';
+import { deployments } from './deployments.js';
+import { disks } from './disks.js';
 import { endings } from './endings.js';
 import type { Experiment } from './experiment.js';
+import { idleStreams } from './idle-streams.js';
 import { keys } from './keys.js';
 import { killing } from './kill.js';
 import { masses } from './mass.js';
+import { memories } from './memory.js';
 import { networks } from './network.js';
 import { outages } from './outages.js';
 import { pauses } from './pauses.js';
@@ -27,6 +32,11 @@ const GROUPS = [
   keys,
   endings,
   masses,
+  clocks,
+  memories,
+  disks,
+  idleStreams,
+  deployments,
 ];
 
 /** Everything that is run, in the order of the table. */

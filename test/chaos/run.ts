@@ -24,9 +24,9 @@ export async function runExperiment(
   try {
     observation = await experiment.run({
       cluster,
-      openCluster: async () => {
+      openCluster: async (options) => {
         const folder = await mkdtemp(join(tmpdir(), 'latchkey-chaos-cluster-'));
-        const own = await startCluster(folder);
+        const own = await startCluster(folder, options);
         leftovers.push(() => own.stop().then(() => rm(folder, { recursive: true, force: true })));
         return own;
       },

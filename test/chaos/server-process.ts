@@ -13,6 +13,12 @@ export interface SpawnOptions {
   at?: { point: Point; signal?: 'SIGKILL' | 'SIGSTOP' };
   /** SIGUSR2 blocks the event loop for so long. */
   blockMs?: number;
+  /** Files beside this one that are loaded before the server. */
+  preloads?: readonly string[];
+  /** Of Node. */
+  flags?: readonly string[];
+  /** Another build than this one. */
+  folder?: string;
 }
 
 /** The built server in a process of its own. */
@@ -38,16 +44,25 @@ process.once('exit', () => {
 const preload = (file: string): string[] => ['--import', new URL(file, import.meta.url).href];
 
 /** Starts `dist/main.js` with these settings and nothing of this process's environment. */
-export function spawnServer({ settings, at, blockMs }: SpawnOptions): ServerProcess {
+export function spawnServer({
+  settings,
+  at,
+  blockMs,
+  preloads = [],
+  flags = [],
+  folder = ROOT,
+}: SpawnOptions): ServerProcess {
   const child = spawn(
     process.execPath,
     [
+      ...flags,
+      ...preloads.flatMap(preload),
       ...(at === undefined ? [] : preload('kill-at.mjs')),
       ...(blockMs === undefined ? [] : preload('block-loop.mjs')),
       'dist/main.js',
     ],
     {
-      cwd: ROOT,
+      cwd: folder,
       env: {
         PATH: process.env['PATH'],
         HOME: process.env['HOME'],

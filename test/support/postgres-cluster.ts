@@ -66,9 +66,13 @@ export interface Cluster {
 /**
  * Starts a PostgreSQL server in `folder` on a free port of the loopback interface; its data dies with the folder.
  *
- * @param options `fsync`: commits wait for the disk, as on a real server; off for tests, which it would slow down.
+ * @param options `fsync`: commits wait for the disk, as on a real server; off for tests, which it would slow down. `env`: more of the server's
+ * environment.
  */
-export async function startCluster(folder: string, { fsync = false } = {}): Promise<Cluster> {
+export async function startCluster(
+  folder: string,
+  { fsync = false, env = {} }: { fsync?: boolean; env?: Record<string, string> } = {},
+): Promise<Cluster> {
   const bin = await copyServer(folder);
   const data = join(folder, 'data');
   await mkdir(data, { mode: 0o700 });
@@ -89,6 +93,7 @@ export async function startCluster(folder: string, { fsync = false } = {}): Prom
   const launch = (): ChildProcess =>
     spawn(join(bin, 'postgres'), ['-D', data, '-p', String(port), ...settings.flatMap((setting) => ['-c', setting])], {
       ...options,
+      env: { ...options.env, ...env },
       stdio: 'ignore',
     });
   let server = launch();
