@@ -31,12 +31,21 @@ export interface AppOptions {
   authenticate: Authenticate;
   readiness: Readiness;
   engine: EngineOptions;
+  /** How long a client may leave what it is sent unread. */
+  slowConsumerMs: number;
   /** Whether anything but the health paths is served. */
   api: boolean;
 }
 
 /** Routes exact paths; whatever is none of them is 404. */
-export function createApp({ deps, authenticate, readiness, engine: engineOptions, api }: AppOptions): App {
+export function createApp({
+  deps,
+  authenticate,
+  readiness,
+  engine: engineOptions,
+  slowConsumerMs,
+  api,
+}: AppOptions): App {
   const { log } = deps;
   const engine = createEngine(deps, engineOptions);
   const graphql = createGraphQLHandler({
@@ -45,8 +54,9 @@ export function createApp({ deps, authenticate, readiness, engine: engineOptions
     cors: createCors(deps.db),
     log,
     graphiql: engineOptions.development,
+    slowConsumerMs,
   });
-  const webSocket = createWebSocketHandler({ engine, authenticate, principals: deps.principals, log });
+  const webSocket = createWebSocketHandler({ engine, authenticate, principals: deps.principals, log, slowConsumerMs });
   let draining = false;
 
   const ready: Handler = async (_req, res) => {

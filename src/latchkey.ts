@@ -14,12 +14,12 @@ import { createPrincipalDirectory } from './domain/principal-directory.js';
 import { createSpoolCipher } from './domain/renewal.js';
 import { createRefresher } from './domain/refresh.js';
 import { createKeyUse } from './domain/server-key.js';
+import { readEngineOptions } from './engine-options.js';
 import { createHealthEventStream } from './feed/event-stream.js';
 import { createFeed } from './feed/feed.js';
 import { createAuthenticate } from './http/authenticate.js';
 import { createFailedAttempts } from './http/failed-attempts.js';
 import { closeServer, createHttpServer, listen, ListenError } from './http/listener.js';
-import { readPersistedDocuments } from './http/persisted-documents.js';
 import { createReadiness } from './http/readiness.js';
 import { readClockOffset } from './domain/clock-offset.js';
 import { countGrants, readFigures } from './domain/figures.js';
@@ -206,16 +206,8 @@ async function start(
       keyUse,
       failedAttempts: createFailedAttempts(config.maxFailedAttempts),
     }),
-    engine: {
-      development,
-      maxCost: config.maxCost,
-      deadline: {
-        requestMs: config.requestDeadlineSeconds * 1_000,
-        providerMs: config.providerDeadlineSeconds * 1_000,
-      },
-      persistedDocuments:
-        config.persistedDocumentsFile === null ? null : await readPersistedDocuments(config.persistedDocumentsFile),
-    },
+    engine: await readEngineOptions(config),
+    slowConsumerMs: config.slowConsumerSeconds * 1_000,
     api: config.role !== 'worker',
   });
 

@@ -57,6 +57,8 @@ test('without any setting it is a development server with a sandbox and document
     maxTripsPerFrontendSession: 20,
     maxFailedAttempts: 100,
     requestDeadlineSeconds: 10,
+    maxStreams: { all: 10_000, perTenant: 200, perFrontendSession: 5 },
+    slowConsumerSeconds: 30,
     persistedDocumentsFile: null,
     maxCost: { SERVER_KEY: 20_000, FRONTEND_SESSION: 5_000 },
   });

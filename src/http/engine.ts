@@ -13,6 +13,7 @@ import { BAD_REQUEST, createMask, extended } from './mask.js';
 import type { CostLimits } from './operation-cost.js';
 import { createPersistedDocumentsPlugin, type PersistedDocuments } from './persisted-documents.js';
 import { createStreamEnds } from './stream-end.js';
+import { createStreamLimits, type StreamLimits } from './stream-limits.js';
 
 export const GRAPHQL_PATH = '/graphql';
 
@@ -59,6 +60,7 @@ export interface EngineOptions {
   development: boolean;
   maxCost: CostLimits;
   deadline: DeadlineOptions;
+  streams: StreamLimits;
   /** Null: frontend sessions may have any document executed. */
   persistedDocuments: PersistedDocuments | null;
 }
@@ -133,6 +135,7 @@ export function createEngine(deps: GraphQLDeps, options: EngineOptions): Engine 
       documentErrorCodes,
       createAdmissionPlugin(admission),
       createDeadlinePlugin(deadline),
+      createStreamLimits(options.streams),
       createStreamEnds(deps),
       maxTokensPlugin({ n: MAX_TOKENS, exposeLimits: true }),
       // Fields count, however they are spread over fragments.

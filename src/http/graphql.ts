@@ -12,6 +12,7 @@ import { GRAPHQL_PATH, type Engine, type RequestContext } from './engine.js';
 import { isNestedDeeper, MAX_VARIABLE_DEPTH } from './nesting.js';
 import { outcomeOf, outcomeOfText } from './operation-outcome.js';
 import { BASE_HEADERS, methodNotAllowed, readBody, respondJson } from './respond.js';
+import { watchConsumer } from './slow-consumer.js';
 import { createSingleOperationRunner, type SingleOperation } from './single-operation.js';
 
 const MAX_BODY_BYTES = 102_400;
@@ -43,8 +44,10 @@ export function createGraphQLHandler(options: {
   cors: Cors;
   log: Log;
   graphiql: boolean;
+  /** How long the client of a stream may leave it unread. */
+  slowConsumerMs: number;
 }) {
-  const { engine, authenticate, cors, log, graphiql } = options;
+  const { engine, authenticate, cors, log, graphiql, slowConsumerMs } = options;
   const runSingle = createSingleOperationRunner(engine);
 
   return async function handle(req: IncomingMessage, res: ServerResponse): Promise<void> {
@@ -126,11 +129,22 @@ export function createGraphQLHandler(options: {
       return;
     }
     if (sinceMs !== null) count('subscription', 'ok', sinceMs);
+    const unwatch = watchConsumer(
+      () => res.writableLength,
+      slowConsumerMs,
+      () => {
+        log.warn('a stream was dropped', { code: 'SLOW_CONSUMER' });
+        // Nothing more gets through to a client that does not read.
+        res.destroy();
+      },
+    );
     try {
       await pipeline(Readable.fromWeb(response.body as never), res);
     } catch (error) {
       // The client went away in the middle of a stream, which is how streams end.
       if (!gone.signal.aborted) throw error;
+    } finally {
+      unwatch();
     }
   }
 }
