@@ -3,7 +3,16 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { root, run, seconds } from './run.mjs';
 
-const STEPS = ['generate', 'schema:check', 'format:check', 'lint', 'typecheck', 'migrations:check', 'test:run'];
+const STEPS = [
+  'generate',
+  'schema:check',
+  'schema:breaking',
+  'format:check',
+  'lint',
+  'typecheck',
+  'migrations:check',
+  'test:run',
+];
 
 const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
 

@@ -14,6 +14,7 @@ import { unavailablePage } from './http/pages.js';
 import { methodNotAllowed, notFound, respond, respondJson } from './http/respond.js';
 import type { Readiness } from './http/readiness.js';
 import { createEventStreams } from './http/server-sent-events.js';
+import { createConsumerWatch } from './http/slow-consumer.js';
 import { createTokenHandler } from './http/tokens.js';
 import { createWebSocketHandler } from './http/websocket.js';
 import { createZoomWebhookHandler } from './http/zoom-webhook.js';
@@ -40,6 +41,8 @@ export interface AppOptions {
   addressOf: AddressOf;
   readiness: Readiness;
   engine: EngineOptions;
+  /** How long a client may leave what it is sent unread. */
+  slowConsumerMs: number;
   /** Whether anything but the health paths is served. */
   api: boolean;
 }
@@ -52,19 +55,30 @@ export function createApp(options: AppOptions): App {
   const { deps, broadcast, authenticate, rateGate, addressOf, readiness, engine: engineOptions, api } = options;
   const { log } = deps;
   const engine = createEngine(deps, engineOptions);
+  const watchConsumer = createConsumerWatch(options.slowConsumerMs);
   const fanOut = createFanOut(engine, deps, broadcast);
   const graphql = createGraphQLHandler({
     engine,
-    serveEvents: createEventStreams({ engine, fanOut, principals: deps.principals }),
+    serveEvents: createEventStreams({ engine, fanOut, principals: deps.principals, watchConsumer, log }),
     authenticate,
     rateGate,
     addressOf,
     cors: createCors(deps.db),
     log,
     graphiql: engineOptions.development,
+    watchConsumer,
   });
   const { principals } = deps;
-  const webSocket = createWebSocketHandler({ engine, fanOut, authenticate, rateGate, addressOf, principals, log });
+  const webSocket = createWebSocketHandler({
+    engine,
+    fanOut,
+    authenticate,
+    rateGate,
+    addressOf,
+    principals,
+    log,
+    watchConsumer,
+  });
   let draining = false;
 
   const ready: Handler = async (_req, res) => {

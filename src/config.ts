@@ -77,6 +77,10 @@ export interface Config {
   maxCost: { SERVER_KEY: number; FRONTEND_SESSION: number };
   /** Longest a GraphQL operation takes; those that wait for the provider have its deadlines besides. */
   requestDeadlineSeconds: number;
+  /** GraphQL streams that may be open at once in one process. */
+  maxStreams: { all: number; perTenant: number; perFrontendSession: number };
+  /** How long a client may leave what it is sent unread. */
+  slowConsumerSeconds: number;
   /** The file of the only documents that frontend sessions may have executed; null: any. */
   persistedDocumentsFile: string | null;
   /** Requests a second, over ten seconds and all processes; null: any number. */
@@ -244,6 +248,10 @@ const Settings = z.object({
   LATCHKEY_MAX_SERVER_KEY_COST: whole(100, 100_000_000, 20_000),
   LATCHKEY_MAX_FRONTEND_SESSION_COST: whole(100, 100_000_000, 5_000),
   LATCHKEY_REQUEST_DEADLINE_SECONDS: whole(1, 600, 10),
+  LATCHKEY_MAX_STREAMS: whole(1, 1_000_000, 10_000),
+  LATCHKEY_MAX_STREAMS_PER_TENANT: whole(1, 1_000_000, 200),
+  LATCHKEY_MAX_STREAMS_PER_FRONTEND_SESSION: whole(1, 1_000_000, 5),
+  LATCHKEY_SLOW_CONSUMER_SECONDS: whole(1, 600, 30),
   LATCHKEY_PERSISTED_DOCUMENTS: z.string().min(1).optional(),
 });
 
@@ -359,6 +367,12 @@ export function readConfig(env: Record<string, string | undefined> = process.env
       FRONTEND_SESSION: settings.LATCHKEY_MAX_FRONTEND_SESSION_COST,
     },
     requestDeadlineSeconds: settings.LATCHKEY_REQUEST_DEADLINE_SECONDS,
+    maxStreams: {
+      all: settings.LATCHKEY_MAX_STREAMS,
+      perTenant: settings.LATCHKEY_MAX_STREAMS_PER_TENANT,
+      perFrontendSession: settings.LATCHKEY_MAX_STREAMS_PER_FRONTEND_SESSION,
+    },
+    slowConsumerSeconds: settings.LATCHKEY_SLOW_CONSUMER_SECONDS,
     persistedDocumentsFile: settings.LATCHKEY_PERSISTED_DOCUMENTS ?? null,
     rateLimits: {
       serverKey: settings.LATCHKEY_RATE_LIMIT_SERVER_KEY || null,

@@ -23,6 +23,7 @@ import { createRateLimiter } from './domain/rate-limit.js';
 import { createRefresher } from './domain/refresh.js';
 import { createKeyUse } from './domain/server-key.js';
 import { createBroadcast } from './feed/broadcast.js';
+import { readEngineOptions } from './engine-options.js';
 import { createHealthEventStream } from './feed/event-stream.js';
 import { createFeed } from './feed/feed.js';
 import { createRedisFeed } from './feed/redis-wake-ups.js';
@@ -30,7 +31,6 @@ import { createAddressOf } from './http/address.js';
 import { createAuthenticate } from './http/authenticate.js';
 import { createFailedAttempts } from './http/failed-attempts.js';
 import { closeServer, createHttpServer, listen, ListenError } from './http/listener.js';
-import { readPersistedDocuments } from './http/persisted-documents.js';
 import { createRateGate } from './http/rate-gate.js';
 import { createReadiness } from './http/readiness.js';
 import { readClockOffset } from './domain/clock-offset.js';
@@ -257,16 +257,8 @@ async function start(
         addressOf,
       }),
     ),
-    engine: {
-      development,
-      maxCost: config.maxCost,
-      deadline: {
-        requestMs: config.requestDeadlineSeconds * 1_000,
-        providerMs: config.providerDeadlineSeconds * 1_000,
-      },
-      persistedDocuments:
-        config.persistedDocumentsFile === null ? null : await readPersistedDocuments(config.persistedDocumentsFile),
-    },
+    engine: await readEngineOptions(config),
+    slowConsumerMs: config.slowConsumerSeconds * 1_000,
     api: config.role !== 'worker',
   });
 

@@ -67,6 +67,8 @@ test('without any setting it is a development server with a sandbox and document
     auditBuffer: 50_000,
     auditRetentionDays: 1_095,
     requestDeadlineSeconds: 10,
+    maxStreams: { all: 10_000, perTenant: 200, perFrontendSession: 5 },
+    slowConsumerSeconds: 30,
     persistedDocumentsFile: null,
     maxCost: { SERVER_KEY: 20_000, FRONTEND_SESSION: 5_000 },
     rateLimits: { serverKey: 20_000, frontendSession: 100, tenant: 20_000, address: 1_000 },

@@ -14,6 +14,7 @@ import type { CostLimits } from './operation-cost.js';
 import { operationSpans } from './operation-spans.js';
 import { createPersistedDocumentsPlugin, type PersistedDocuments } from './persisted-documents.js';
 import { createStreamEnds } from './stream-end.js';
+import { createStreamCounter, createStreamLimits, type StreamCounter, type StreamLimits } from './stream-limits.js';
 
 export const GRAPHQL_PATH = '/graphql';
 
@@ -53,6 +54,7 @@ export interface Engine {
   mask(error: unknown): Error;
   admission: Admission;
   deadline: Deadline;
+  streams: StreamCounter;
   persistedDocuments: PersistedDocuments | null;
 }
 
@@ -61,6 +63,7 @@ export interface EngineOptions {
   development: boolean;
   maxCost: CostLimits;
   deadline: DeadlineOptions;
+  streams: StreamLimits;
   /** Null: frontend sessions may have any document executed. */
   persistedDocuments: PersistedDocuments | null;
 }
@@ -98,6 +101,7 @@ export function createEngine(deps: GraphQLDeps, options: EngineOptions): Engine 
   const { development, persistedDocuments } = options;
   const admission = createAdmission(options);
   const deadline = createDeadline(options.deadline);
+  const streams = createStreamCounter(options.streams);
   // Names that are near the given ones tell what the schema holds.
   const hideSuggestions = !development;
   const mask = createMask({ log: deps.log, hideSuggestions });
@@ -136,6 +140,7 @@ export function createEngine(deps: GraphQLDeps, options: EngineOptions): Engine 
       createAdmissionPlugin(admission),
       createDeadlinePlugin(deadline),
       operationSpans,
+      createStreamLimits(streams),
       createStreamEnds(deps),
       maxTokensPlugin({ n: MAX_TOKENS, exposeLimits: true }),
       // Fields count, however they are spread over fragments.
@@ -150,6 +155,7 @@ export function createEngine(deps: GraphQLDeps, options: EngineOptions): Engine 
     mask,
     admission,
     deadline,
+    streams,
     persistedDocuments,
   };
 }

@@ -183,13 +183,17 @@ export function createFanOut(engine: Engine, deps: GraphQLDeps, broadcast: Healt
     if (shape === null || engine.admission.refuse({ document, operationName, variables }, principal) !== null)
       return null;
     const found = await watchOf(subscription, shape);
-    if (found === null) return null;
+    if (found === null || engine.streams.refuse(principal) !== null) return null;
     const { after, matches } = found.watch;
     const { [shape.cursorVariable ?? '']: _cursor, ...others } = found.coerced;
     const key = JSON.stringify([shape.text, operationName ?? null, others, principal.kind, reachOf(principal)]);
     const audience = () => ({ matches, render: (event: { id: string }) => render(subscription, event), excluded });
     return (subscriber) => {
-      const finish = once(() => tell({ kind: 'health-subscription', change: -1 }));
+      const giveBack = engine.streams.enter(principal);
+      const finish = once(() => {
+        giveBack();
+        tell({ kind: 'health-subscription', change: -1 });
+      });
       tell({ kind: 'health-subscription', change: 1 });
       const leave = broadcast.join(key, audience, {
         principal,

@@ -17,6 +17,7 @@ import type { PersistedDocuments } from './persisted-documents.js';
 import { describeRefusal, type RateGate } from './rate-gate.js';
 import { BASE_HEADERS, methodNotAllowed, readBody, respondJson } from './respond.js';
 import type { ServeEvents } from './server-sent-events.js';
+import type { WatchConsumer } from './slow-consumer.js';
 import { createSingleOperationRunner, type SingleOperation } from './single-operation.js';
 
 const MAX_BODY_BYTES = 102_400;
@@ -56,8 +57,9 @@ export function createGraphQLHandler(options: {
   log: Log;
   graphiql: boolean;
   serveEvents: ServeEvents;
+  watchConsumer: WatchConsumer;
 }) {
-  const { engine, authenticate, rateGate, addressOf, cors, log, graphiql, serveEvents } = options;
+  const { engine, authenticate, rateGate, addressOf, cors, log, graphiql, serveEvents, watchConsumer } = options;
   const runSingle = createSingleOperationRunner(engine);
 
   return async function handle(req: IncomingMessage, res: ServerResponse): Promise<void> {
@@ -146,11 +148,21 @@ export function createGraphQLHandler(options: {
       return;
     }
     if (sinceMs !== null) count('subscription', 'ok', sinceMs);
+    const unwatch = watchConsumer(
+      () => res.writableLength,
+      () => {
+        log.warn('a stream was dropped', { code: 'SLOW_CONSUMER' });
+        // Nothing more gets through to a client that does not read.
+        res.destroy();
+      },
+    );
     try {
       await pipeline(Readable.fromWeb(response.body as never), res);
     } catch (error) {
       // The client went away in the middle of a stream, which is how streams end.
       if (!gone.signal.aborted) throw error;
+    } finally {
+      unwatch();
     }
   }
 }

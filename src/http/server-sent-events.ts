@@ -2,12 +2,14 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type DocumentNode, GraphQLError } from 'graphql';
 import type { PrincipalDirectory } from '../domain/principal-directory.js';
 import { schema } from '../graphql/schema.js';
+import type { Log } from '../log.js';
 import type { Engine, RequestContext } from './engine.js';
 import type { FanOut, Subscriber } from './fan-out.js';
 import { formatError } from './mask.js';
 import { endOf } from './principal-stream.js';
 import { BASE_HEADERS } from './respond.js';
 import type { SingleOperation } from './single-operation.js';
+import type { WatchConsumer } from './slow-consumer.js';
 
 /** Below the idle limits of common proxies. */
 const PING_MS = 12_000;
@@ -35,8 +37,10 @@ export function createEventStreams(options: {
   engine: Engine;
   fanOut: FanOut;
   principals: PrincipalDirectory;
+  watchConsumer: WatchConsumer;
+  log: Log;
 }): ServeEvents {
-  const { engine, fanOut, principals } = options;
+  const { engine, fanOut, principals, watchConsumer, log } = options;
   const open = new Set<ServerResponse>();
   let pings: NodeJS.Timeout | undefined;
 
@@ -95,9 +99,18 @@ export function createEventStreams(options: {
       const { message, code } = endOf(principal, reason);
       end(res, new GraphQLError(message, { extensions: { code } }));
     });
+    const unwatchConsumer = watchConsumer(
+      () => res.writableLength,
+      () => {
+        log.warn('a stream was dropped', { code: 'SLOW_CONSUMER' });
+        // Nothing more gets through to a client that does not read.
+        res.destroy();
+      },
+    );
     res.once('close', () => {
       leave();
       unwatch();
+      unwatchConsumer();
       open.delete(res);
     });
     return true;

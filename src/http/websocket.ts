@@ -22,12 +22,17 @@ import { formatError } from './mask.js';
 import { isNestedDeeper, MAX_VARIABLE_DEPTH } from './nesting.js';
 import { endOf } from './principal-stream.js';
 import { type RateGate, refusalError } from './rate-gate.js';
+import type { WatchConsumer } from './slow-consumer.js';
 
 const MAX_MESSAGE_BYTES = 102_400;
 const INIT_TIMEOUT_MS = 3_000;
 const CLOSE_PATIENCE_MS = 1_000;
 const DRAIN_LOOK_MS = 50;
+/** What may wait for one client that reads slower than it is answered. */
+const MAX_PENDING_BYTES = 1_048_576;
 
+/** "Try again later", by which clients may come back. */
+const TRY_AGAIN = 1_013;
 /** "Forbidden" of the protocol, after which clients may try again with another session. */
 const FORBIDDEN = 4_403;
 
@@ -53,14 +58,32 @@ export function createWebSocketHandler(options: {
   addressOf: AddressOf;
   principals: PrincipalDirectory;
   log: Log;
+  watchConsumer: WatchConsumer;
 }) {
-  const { engine, fanOut, authenticate, rateGate, addressOf, principals, log } = options;
+  const { engine, fanOut, authenticate, rateGate, addressOf, principals, log, watchConsumer } = options;
   const server = new WebSocketServer({
     noServer: true,
     maxPayload: MAX_MESSAGE_BYTES,
     handleProtocols: (protocols) =>
       protocols.has(GRAPHQL_TRANSPORT_WS_PROTOCOL) ? GRAPHQL_TRANSPORT_WS_PROTOCOL : false,
   });
+  const isBehind = ({ bufferedAmount }: WebSocket): boolean => bufferedAmount > MAX_PENDING_BYTES;
+
+  function drop(socket: WebSocket): void {
+    if (socket.readyState !== socket.OPEN) return;
+    log.warn('a WebSocket was dropped', { code: 'SLOW_CONSUMER' });
+    socket.close(TRY_AGAIN, 'SLOW_CONSUMER');
+    setTimeout(() => socket.terminate(), CLOSE_PATIENCE_MS).unref();
+  }
+
+  server.on('connection', (socket) => {
+    const unwatch = watchConsumer(
+      () => socket.bufferedAmount,
+      () => drop(socket),
+    );
+    socket.once('close', unwatch);
+  });
+
   const cleanup = useServer<{ authorization?: unknown }, Extra>(
     {
       connectionInitWaitTimeout: INIT_TIMEOUT_MS,
@@ -94,6 +117,9 @@ export function createWebSocketHandler(options: {
           principal: extra.principal,
           clientAddress: addressOf(sourceOf(extra.request)) ?? null,
         } as never);
+        // Who asks and does not read the answers is asked to stop before more of them are made.
+        if (isBehind(extra.socket)) drop(extra.socket);
+        if (extra.socket.readyState !== extra.socket.OPEN) return [slowConsumerError()];
         if (isNestedDeeper(variables)) return [nestingError()];
         let document: DocumentNode;
         try {
@@ -121,8 +147,12 @@ export function createWebSocketHandler(options: {
           rootValue: { execute, subscribe },
         };
       },
-      onNext: (_ctx, _id, _payload, _args, { errors, ...result }) =>
-        errors === undefined ? undefined : ({ ...result, errors: errors.map(formatError) } as FormattedExecutionResult),
+      onNext: ({ extra }, _id, _payload, _args, { errors, ...result }) => {
+        // A socket that is being closed is sent nothing any more.
+        if (isBehind(extra.socket)) drop(extra.socket);
+        if (errors === undefined) return undefined;
+        return { ...result, errors: errors.map(formatError) } as FormattedExecutionResult;
+      },
       onError: (_ctx, _id, _payload, errors) => {
         log.debug('a WebSocket operation failed', { count: errors.length });
         return errors.map(formatError);
@@ -192,6 +222,9 @@ async function drained(socket: WebSocket): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, DRAIN_LOOK_MS));
   }
 }
+
+const slowConsumerError = () =>
+  new GraphQLError('The answers are not read.', { extensions: { code: 'SLOW_CONSUMER' } });
 
 const nestingError = () =>
   new GraphQLError(`Variables may be nested ${MAX_VARIABLE_DEPTH} levels deep.`, {
