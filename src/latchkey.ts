@@ -7,7 +7,7 @@ import type { Config } from './config.js';
 import type { Database } from './database/database.js';
 import { openEmbedded } from './database/embedded.js';
 import { openPostgres } from './database/postgres.js';
-import { readDevelopmentAdminKey, readRootKeys } from './development.js';
+import { readDevelopmentAdminKey } from './development.js';
 import { createCandidateReader } from './domain/credential-reader.js';
 import type { Deps } from './domain/deps.js';
 import { createHealthEventLog } from './domain/health-event.js';
@@ -27,11 +27,11 @@ import { respondJson } from './http/respond.js';
 import { NO_INSTRUMENTS } from './metrics/instruments.js';
 import { createMetrics, type Metrics } from './metrics/metrics.js';
 import type { Log } from './log.js';
+import { openRootKeys } from './root-keys.js';
 import { createSandbox, type Sandbox } from './sandbox/sandbox.js';
 import { createJobs } from './scheduler/jobs.js';
 import { createScheduler } from './scheduler/scheduler.js';
 import { createSpool } from './spool/spool.js';
-import { createLocalRootKeys } from './vault/root-key.js';
 import { createVault } from './vault/vault.js';
 import { createZoom } from './zoom/zoom.js';
 
@@ -115,7 +115,8 @@ async function start(
   cleanup.add(() => metrics.close());
   const { instruments } = metrics;
   const log = instruments.log(plainLog);
-  const rootKeys = instruments.rootKeys(createLocalRootKeys(await readRootKeys(config)));
+  const rootKeys = instruments.rootKeys(await openRootKeys(config));
+  cleanup.add(() => rootKeys.close());
   const server = createServer({ requestTimeout: 30_000, headersTimeout: 10_000, keepAliveTimeout: 65_000 });
   const running: { app?: App } = {};
   server.on('request', (req, res) => {
@@ -224,6 +225,7 @@ async function start(
     {
       load: refresher.load,
       cachedKeys: () => vault.keyCacheStats().size,
+      rootKeyFailing: () => vault.rootKeyHealth().failingMs / 1_000,
       postponed: spool.postponed,
       pool: db.pool,
       webSockets: app.webSockets,

@@ -33,6 +33,8 @@ test('without any setting it is a development server with a sandbox and document
     dataDir: './.latchkey',
     rootKey: null,
     rootKeyFile: null,
+    rootKeySources: [{ kind: 'file' }],
+    rootKeyTimeoutMs: 3_000,
     adminKey: null,
     role: 'all',
     metrics: null,

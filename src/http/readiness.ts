@@ -8,7 +8,13 @@ import type { VerifiableVault } from '../vault/vault.js';
 const MAX_CLOCK_OFFSET_SECONDS = 30;
 /** Why requests should go to another process. */
 export type NotReadyReason =
-  'draining' | 'database_unreachable' | 'database_read_only' | 'migrations_missing' | 'root_key_mismatch' | 'clock';
+  | 'draining'
+  | 'database_unreachable'
+  | 'database_read_only'
+  | 'migrations_missing'
+  | 'root_key_mismatch'
+  | 'root_keys_unreachable'
+  | 'clock';
 
 export interface Readiness {
   /** Empty: ready. Never rejects. */
@@ -19,7 +25,7 @@ export interface Readiness {
 
 /**
  * Whether requests may be sent here: the database can be written and has this version's migrations and root key, the
- * clocks agree, and the process is not ending. A newer version's migrations are no hindrance: both run for a while.
+ * provider of root keys answers or unwrapped keys still make up for it, the clocks agree, and the process is not ending. A newer version's migrations are no hindrance: both run for a while.
  */
 export function createReadiness(deps: Pick<Deps, 'db' | 'clock'> & { vault: VerifiableVault }): Readiness {
   let draining = false;
@@ -33,6 +39,7 @@ export function createReadiness(deps: Pick<Deps, 'db' | 'clock'> & { vault: Veri
         ['database_read_only', row?.readOnly !== 'off'],
         ['migrations_missing', await lacksMigrations(deps)],
         ['root_key_mismatch', !(await deps.vault.fits(deps.db))],
+        ['root_keys_unreachable', !deps.vault.rootKeyHealth().isBridged],
         ['clock', Math.abs(await readClockOffset(deps)) > MAX_CLOCK_OFFSET_SECONDS],
       ];
       return failed.filter(([, isSo]) => isSo).map(([reason]) => reason);

@@ -8,6 +8,8 @@ import type { Meters } from './meters.js';
 export interface Sources {
   load(): RefreshLoad;
   cachedKeys(): number;
+  /** Seconds. */
+  rootKeyFailing(): number;
   postponed(): number;
   pool(): PoolFigures | null;
   webSockets(): number;
@@ -36,6 +38,7 @@ export function createSampler(meters: Meters, sources: Sources): () => Promise<v
     meters.leasesQueued.set(queued);
     meters.appsPaused.set(pausedApps);
     meters.vaultCachedKeys.set(sources.cachedKeys());
+    meters.rootKeyFailing.set(sources.rootKeyFailing());
     meters.spoolPostponed.set(sources.postponed());
     meters.webSockets.set(sources.webSockets());
     const pool = sources.pool();
