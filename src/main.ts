@@ -5,7 +5,7 @@ import { DatabaseUnreachableError } from './database/postgres.js';
 import { ListenError } from './http/listener.js';
 import { type Latchkey, startLatchkey } from './latchkey.js';
 import { createLog } from './log.js';
-import { RootKeyInvalidError, RootKeyMismatchError } from './vault/errors.js';
+import { RootKeyInvalidError, RootKeyMismatchError, VaultUnavailableError } from './vault/errors.js';
 
 const print = (text: string) => process.stdout.write(`${text}\n`);
 const complain = (text: string) => process.stderr.write(`${text}\n`);
@@ -23,6 +23,10 @@ function explain(error: unknown): string | null {
     RootKeyMismatchError,
   ];
   if (known.some((type) => error instanceof type)) return (error as Error).message;
+  if (error instanceof VaultUnavailableError) {
+    const { message, cause } = error;
+    return cause instanceof Error ? `${message} (${cause.message}).` : `${message}.`;
+  }
   const { code, path } = error as NodeJS.ErrnoException;
   if (code !== undefined && FOLDER_TROUBLES.has(code)) {
     return `The data folder cannot be used: the system answers ${code}${path === undefined ? '' : ` for ${path}`}. Set LATCHKEY_DATA_DIR to a folder that can be written.`;

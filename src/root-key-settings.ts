@@ -47,14 +47,9 @@ export function rootKeyProblems(given: Readonly<Record<string, string | undefine
   // Said to be wrong by itself: what follows from it is not known.
   if (!named.success) return [];
   const providers: readonly string[] | undefined = named.data;
-  if (
-    providers === undefined &&
-    given['LATCHKEY_ROOT_KEY'] !== undefined &&
-    given['LATCHKEY_ROOT_KEY_FILE'] !== undefined
-  )
-    return [
-      'LATCHKEY_ROOT_KEY and LATCHKEY_ROOT_KEY_FILE are both set; set one, or LATCHKEY_ROOT_KEY_PROVIDER as well.',
-    ];
+  const hasBoth = given['LATCHKEY_ROOT_KEY'] !== undefined && given['LATCHKEY_ROOT_KEY_FILE'] !== undefined;
+  if (providers === undefined && hasBoth)
+    return ['LATCHKEY_ROOT_KEY and LATCHKEY_ROOT_KEY_FILE are both set; set one.'];
   return Object.entries(PROVIDER_SETTINGS).flatMap(([provider, names]) => {
     const isNamed = providers?.includes(provider) ?? false;
     if (isNamed) {

@@ -21,7 +21,8 @@ beforeEach(() => {
   kms.journal.length = 0;
 });
 
-const open = (...arns: string[]) => openRootKeys(readConfig(kmsSettings(kms, arns)));
+const open = (...arns: string[]) =>
+  openRootKeys(readConfig({ ...kmsSettings(kms, arns), LATCHKEY_ROOT_KEY_TIMEOUT_MS: '20000' }));
 
 test('what a key is bound to is the encryption context, and the key is named in every request', async () => {
   const arn = kms.createKey();

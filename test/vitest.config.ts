@@ -15,6 +15,7 @@ const withoutDatabase = [
   'root-key-pkcs11',
   'root-key-aws-kms',
   'root-key-providers',
+  'root-key-watch',
   'sandbox',
   'sandbox-meetings',
   'schema',

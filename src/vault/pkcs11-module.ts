@@ -1,13 +1,11 @@
 import { createRequire } from 'node:module';
-import type { PKCS11 } from 'pkcs11js';
+import type * as Binding from 'pkcs11js';
 import { RootKeyInvalidError } from './errors.js';
-
-type Binding = typeof import('pkcs11js');
 
 /** A shared library of a token's maker, as PKCS#11 knows it: one state for the whole process. */
 export interface Pkcs11Module {
-  binding: Binding;
-  library: PKCS11;
+  binding: typeof Binding;
+  library: Binding.PKCS11;
   /** Runs one after another whatever uses the library: a session does one operation at a time. */
   inTurn<T>(run: () => Promise<T>): Promise<T>;
   /** Begins anew, so that tokens that have come, gone or come back are seen. Every session and login ends. */
@@ -55,9 +53,9 @@ export function loadPkcs11Module(path: string): Pkcs11Module {
   return pkcs11;
 }
 
-function loadBinding(): Binding {
+function loadBinding(): typeof Binding {
   try {
-    return createRequire(import.meta.url)('pkcs11js') as Binding;
+    return createRequire(import.meta.url)('pkcs11js') as typeof Binding;
   } catch {
     throw new RootKeyInvalidError(
       'PKCS#11 needs the package pkcs11js with its native part: npm rebuild pkcs11js --ignore-scripts=false',
@@ -65,7 +63,7 @@ function loadBinding(): Binding {
   }
 }
 
-function initialize(binding: Binding, library: PKCS11): void {
+function initialize(binding: typeof Binding, library: Binding.PKCS11): void {
   try {
     // Operations run on other threads, so that a slow token does not hold the process up.
     library.C_Initialize({ flags: binding.CKF_OS_LOCKING_OK });

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { KMSClient, KMSClientConfig } from '@aws-sdk/client-kms';
+import type * as Sdk from '@aws-sdk/client-kms';
 import { KEY_BYTES } from './aead.js';
 import { withinDeadline } from './deadline.js';
 import { RootKeyInvalidError, VaultUnavailableError, type VaultUnavailableReason } from './errors.js';
@@ -14,7 +14,7 @@ export interface AwsKmsSettings {
   /** Longest that a caller waits, attempts that are repeated included. */
   timeoutMs: number;
   /** Another source than the environment, files, and the metadata of the machine, as the AWS SDK looks for them. */
-  credentials?: NonNullable<KMSClientConfig['credentials']>;
+  credentials?: NonNullable<Sdk.KMSClientConfig['credentials']>;
 }
 
 const ARN = /^arn:aws[a-z-]*:kms:([a-z0-9-]+):\d{12}:key\/[A-Za-z0-9-]+$/;
@@ -50,7 +50,7 @@ export const isKmsKeyArn = (text: string): boolean => ARN.test(text);
 export async function createAwsKmsRootKeys(settings: AwsKmsSettings): Promise<RootKeyProvider> {
   const { keyArns, timeoutMs } = settings;
   const sdk = await loadSdk();
-  const clients = new Map<string, KMSClient>();
+  const clients = new Map<string, Sdk.KMSClient>();
   for (const arn of keyArns) {
     const region = ARN.exec(arn)?.[1];
     if (region === undefined) throw new RootKeyInvalidError(`"${arn}" is not the ARN of a KMS key.`);
@@ -116,7 +116,7 @@ export async function createAwsKmsRootKeys(settings: AwsKmsSettings): Promise<Ro
   };
 }
 
-async function loadSdk(): Promise<typeof import('@aws-sdk/client-kms')> {
+async function loadSdk(): Promise<typeof Sdk> {
   try {
     return await import('@aws-sdk/client-kms');
   } catch {

@@ -16,8 +16,7 @@ const KEY_AT = HEAD_BYTES + NONCE_BYTES;
 const GCM_BYTES = KEY_AT + KEY_BYTES + TAG_BYTES;
 
 /** What every key that this suite has wrapped begins with. */
-export const headOf = (suite: WrapSuite): Buffer =>
-  Buffer.from([...Buffer.from(MAGIC, 'latin1'), FORMAT, SUITES[suite]]);
+export const headOf = (suite: WrapSuite): Buffer => Buffer.from([...Buffer.from(MAGIC), FORMAT, SUITES[suite]]);
 
 /** What is bound into a key that AES-GCM wraps: it unwraps for this owner, key, version, root key and suite only. */
 export const associatedDataOf = (

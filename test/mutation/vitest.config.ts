@@ -4,17 +4,15 @@ import { defineConfig } from 'vitest/config';
 const root = new URL('../..', import.meta.url).pathname;
 const alias = [{ find: /^graphql$/, replacement: createRequire(import.meta.url).resolve('graphql') }];
 
-/** What shows a mutant of the vault: tests of it alone, on the embedded database. */
+/** What finds mutants of the vault: the tests of it that open no database, since all of them run for each mutant. */
 export default defineConfig({
   root,
   resolve: { alias },
   test: {
-    globalSetup: 'test/support/setup.ts',
     maxWorkers: 1,
     testTimeout: 20_000,
-    hookTimeout: 60_000,
-    sequence: { hooks: 'stack' },
-    include: ['test/vault-envelope.test.ts', 'test/vault-known-answers.test.ts', 'test/vault-root-key.test.ts'],
-    env: { LATCHKEY_TEST_DATABASE: 'embedded' },
+    include: ['vault-envelope', 'vault-known-answers', 'vault-root-key', 'root-key-watch'].map(
+      (name) => `test/${name}.test.ts`,
+    ),
   },
 });

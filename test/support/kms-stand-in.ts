@@ -104,7 +104,7 @@ export async function startKmsStandIn(): Promise<KmsStandIn> {
     if (key === undefined) return refuse(400, 'NotFoundException');
     if (key.state === 'Disabled') return refuse(400, 'DisabledException');
     if (key.state === 'PendingDeletion') return refuse(400, 'KMSInvalidStateException');
-    const bound = Buffer.from(JSON.stringify(Object.entries(context).toSorted()));
+    const bound = Buffer.from(JSON.stringify(Object.entries(context).toSorted(([a], [b]) => (a < b ? -1 : 1))));
     const common = { KeyId: input.KeyId, EncryptionAlgorithm: 'SYMMETRIC_DEFAULT' };
     if (operation === 'Encrypt') {
       const nonce = randomBytes(12);

@@ -4,9 +4,9 @@ import { VaultUnavailableError, type VaultUnavailableReason } from '../../src/va
 import type { KeyContext, RootKeyProvider } from '../../src/vault/root-key.js';
 import { until } from './until.js';
 
-/** Longest that a caller of the battery's providers waits, and what a busy machine adds. */
+/** Longest that callers wait where the battery looks for that, and what a busy machine adds. */
 export const TIMEOUT_MS = 400;
-const PATIENCE_MS = TIMEOUT_MS + 2_500;
+const PATIENCE_MS = TIMEOUT_MS + 5_000;
 
 /** Something that happens to a provider from outside, and ends. */
 export interface Trouble {
@@ -171,29 +171,37 @@ export function testRootKeyProvider(kind: string, createStage: () => Promise<Sta
     });
 
     it('tell every trouble in words that may be logged and in bounded time, and work again when it is over', async () => {
+      const hasty = await stage.open([newer, older], TIMEOUT_MS);
       for (const { name, reason, begin, end } of stage.troubles) {
         const { rootKeyId, blob } = await provider.wrap(plain, context);
         await begin();
         const sinceMs = performance.now();
         const failures = await Promise.allSettled([
-          provider.wrap(plain, context),
-          provider.unwrap(rootKeyId, blob, context),
-          provider.health(),
+          hasty.wrap(plain, context),
+          hasty.unwrap(rootKeyId, blob, context),
+          hasty.health(),
         ]);
         const tookMs = performance.now() - sinceMs;
-        const described = await provider.describe();
+        const described = await hasty.describe();
         await end();
 
-        expect(tookMs, name).toBeLessThan(PATIENCE_MS);
-        expect(described[0]?.id, name).toBe(rootKeyId);
-        for (const failure of failures) {
-          if (reason === null) expect(failure.status, name).toBe('fulfilled');
-          else expect((failure as PromiseRejectedResult).reason, name).toEqual(unavailable(reason));
-          if (failure.status === 'rejected') expectLoggable(failure.reason);
-        }
-        await until(async () => isPlain(await provider.unwrap(rootKeyId, blob, context).catch(() => Buffer.alloc(0))));
-        await provider.health();
+        const told = { name, id: described[0]?.id, isBounded: tookMs < PATIENCE_MS };
+        expect(told).toEqual({ name, id: rootKeyId, isBounded: true });
+        const outcomes = failures.map((failure) => ({
+          name,
+          reason: failure.status === 'rejected' ? (failure.reason as VaultUnavailableError).reason : null,
+        }));
+        expect(outcomes).toEqual(Array(3).fill({ name, reason }));
+        for (const failure of failures) if (failure.status === 'rejected') expectLoggable(failure.reason);
+        await until(async () => isPlain(await hasty.unwrap(rootKeyId, blob, context).catch(() => Buffer.alloc(0))));
       }
+      await hasty.close();
+      await until(() =>
+        provider.health().then(
+          () => true,
+          () => false,
+        ),
+      );
     });
 
     function expectLoggable(error: unknown): void {

@@ -9,7 +9,7 @@ import { type KmsStandIn, type KmsTrouble, startKmsStandIn } from './kms-stand-i
 import { type Stage, TIMEOUT_MS, type Trouble } from './root-key-battery.js';
 import { createSoftHsm, type SoftHsm } from './softhsm.js';
 
-const openWith = (settings: Record<string, string>, timeoutMs = TIMEOUT_MS) =>
+const openWith = (settings: Record<string, string>, timeoutMs = 20_000) =>
   openRootKeys(readConfig({ ...settings, LATCHKEY_ROOT_KEY_TIMEOUT_MS: String(timeoutMs) }));
 
 const newRootKey = async () => randomBytes(32).toString('base64');
