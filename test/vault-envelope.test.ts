@@ -215,7 +215,10 @@ describe('fields', () => {
   });
 
   it.each([-1, 1.5, 4_294_967_296, Number.NaN, Number.POSITIVE_INFINITY])('%d is refused as a number', (value) => {
-    expect(() => encodeFields([value])).toThrow(RangeError);
+    // Node's own words where it is a whole number.
+    expect(() => encodeFields([value])).toThrow(
+      Number.isInteger(value) ? RangeError : new RangeError('A field is not an integer'),
+    );
   });
 });
 
