@@ -2,6 +2,7 @@ import { isIP } from 'node:net';
 import ipaddr from 'ipaddr.js';
 import { z } from 'zod';
 import type { LogLevel } from './log.js';
+import { rootKeyProblems, RootKeySettings, rootKeySources, type RootKeySource } from './root-key-settings.js';
 import { Secret } from './secret.js';
 
 /** Everything the environment decides. Durations carry their unit in the name. */
@@ -22,6 +23,10 @@ export interface Config {
   /** Base64 keys, newest first; null: from `rootKeyFile`, or made once in development. */
   rootKey: Secret | null;
   rootKeyFile: string | null;
+  /** Where root keys are, newest first; at least one. */
+  rootKeySources: readonly RootKeySource[];
+  /** Longest that an operation of a provider of root keys may take. */
+  rootKeyTimeoutMs: number;
   /** Null: made once in development. */
   adminKey: Secret | null;
   role: 'all' | 'api' | 'worker';
@@ -129,13 +134,13 @@ function isProtected(value: string): boolean {
   return url.protocol === 'https:' || LOOPBACK.has(url.hostname);
 }
 
-const provider = (standard: string) =>
-  z
-    .string()
-    .refine(isWebAddress, 'must be a web address without credentials or fragment')
-    .refine((value) => !isWebAddress(value) || isProtected(value), 'must be https (http for loopback only)')
-    .transform((value) => value.replace(/\/+$/, ''))
-    .default(standard);
+const service = z
+  .string()
+  .refine(isWebAddress, 'must be a web address without credentials or fragment')
+  .refine((value) => !isWebAddress(value) || isProtected(value), 'must be https (http for loopback only)')
+  .transform((value) => value.replace(/\/+$/, ''));
+
+const provider = (standard: string) => service.default(standard);
 
 /** http is good enough: what is sent holds no secret, and a collector is often beside the process. */
 const collector = z.string().refine(isWebAddress, 'must be a web address without credentials or fragment');
@@ -186,8 +191,9 @@ const Settings = z.object({
   LATCHKEY_DATABASE_TIMEOUT_MS: whole(100, 600_000, 5_000),
   LATCHKEY_ROW_LEVEL_SECURITY: flag.default(true),
   LATCHKEY_DATA_DIR: z.string().min(1).default('./.latchkey'),
-  LATCHKEY_ROOT_KEY: z.string().optional(),
-  LATCHKEY_ROOT_KEY_FILE: z.string().optional(),
+  ...RootKeySettings,
+  LATCHKEY_ROOT_KEY_TIMEOUT_MS: whole(100, 60_000, 3_000),
+  LATCHKEY_AWS_KMS_ENDPOINT: service.optional(),
   LATCHKEY_ADMIN_KEY: z
     .string()
     .min(32, 'must have 32 characters or more')
@@ -268,9 +274,7 @@ type Given = Record<string, string | undefined>;
 /** What no single setting shows: settings that contradict each other, or are missing. */
 function problemsBetween(given: Given): string[] {
   const problems: string[] = [];
-  if (given['LATCHKEY_ROOT_KEY'] !== undefined && given['LATCHKEY_ROOT_KEY_FILE'] !== undefined) {
-    problems.push('LATCHKEY_ROOT_KEY and LATCHKEY_ROOT_KEY_FILE are both set; set one.');
-  }
+  problems.push(...rootKeyProblems(given));
   const lease = Settings.shape.LATCHKEY_LEASE_SECONDS.safeParse(given['LATCHKEY_LEASE_SECONDS']);
   const deadline = Settings.shape.LATCHKEY_PROVIDER_DEADLINE_SECONDS.safeParse(
     given['LATCHKEY_PROVIDER_DEADLINE_SECONDS'],
@@ -279,7 +283,7 @@ function problemsBetween(given: Given): string[] {
     problems.push('LATCHKEY_PROVIDER_DEADLINE_SECONDS must be below LATCHKEY_LEASE_SECONDS.');
   }
   if (given['NODE_ENV'] !== 'production') return problems;
-  if (given['LATCHKEY_ROOT_KEY'] === undefined && given['LATCHKEY_ROOT_KEY_FILE'] === undefined) {
+  if (['ROOT_KEY', 'ROOT_KEY_FILE', 'ROOT_KEY_PROVIDER'].every((name) => given[`LATCHKEY_${name}`] === undefined)) {
     problems.push(
       'LATCHKEY_ROOT_KEY or LATCHKEY_ROOT_KEY_FILE is missing: base64 of 32 random bytes (openssl rand -base64 32).',
     );
@@ -321,6 +325,8 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     dataDir: settings.LATCHKEY_DATA_DIR,
     rootKey: settings.LATCHKEY_ROOT_KEY === undefined ? null : new Secret(settings.LATCHKEY_ROOT_KEY),
     rootKeyFile: settings.LATCHKEY_ROOT_KEY_FILE ?? null,
+    rootKeySources: rootKeySources(settings),
+    rootKeyTimeoutMs: settings.LATCHKEY_ROOT_KEY_TIMEOUT_MS,
     adminKey: settings.LATCHKEY_ADMIN_KEY === undefined ? null : new Secret(settings.LATCHKEY_ADMIN_KEY),
     role: settings.LATCHKEY_ROLE,
     deploymentId: settings.LATCHKEY_DEPLOYMENT_ID ?? null,

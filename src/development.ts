@@ -8,9 +8,9 @@ import { parseRootKeys } from './vault/root-key.js';
 import { makeRootKeyFile, readRootKeyFile } from './vault/root-key-file.js';
 
 /** The root keys as configured; in development one that is made once and kept in the data folder. */
-export async function readRootKeys(config: Config): Promise<KeyObject[]> {
+export async function readRootKeys(config: Config, source: 'env' | 'file'): Promise<KeyObject[]> {
   const rules = { production: config.production };
-  if (config.rootKey !== null) return parseRootKeys(config.rootKey.reveal(), rules);
+  if (source === 'env' && config.rootKey !== null) return parseRootKeys(config.rootKey.reveal(), rules);
   if (config.rootKeyFile !== null) return readRootKeyFile(config.rootKeyFile, rules);
   const path = join(config.dataDir, 'root-key');
   await makeRootKeyFile(path);

@@ -3,7 +3,7 @@ import { FolderLockedError } from './database/folder-lock.js';
 import { DatabaseUnreachableError } from './database/postgres.js';
 import { TenantRoleError } from './database/tenant-wall.js';
 import { ListenError } from './http/listener.js';
-import { RootKeyInvalidError, RootKeyMismatchError } from './vault/errors.js';
+import { RootKeyInvalidError, RootKeyMismatchError, VaultUnavailableError } from './vault/errors.js';
 
 const FOLDER_TROUBLES = new Set(['EACCES', 'EEXIST', 'EIO', 'ENOENT', 'ENOSPC', 'ENOTDIR', 'EPERM', 'EROFS']);
 
@@ -19,6 +19,10 @@ export function explain(error: unknown): string | null {
     RootKeyMismatchError,
   ];
   if (known.some((type) => error instanceof type)) return (error as Error).message;
+  if (error instanceof VaultUnavailableError) {
+    const { message, cause } = error;
+    return cause instanceof Error ? `${message} (${cause.message}).` : `${message}.`;
+  }
   const { code, path } = error as NodeJS.ErrnoException;
   if (code !== undefined && FOLDER_TROUBLES.has(code)) {
     return `The data folder cannot be used: the system answers ${code}${path === undefined ? '' : ` for ${path}`}. Set LATCHKEY_DATA_DIR to a folder that can be written.`;

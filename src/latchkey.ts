@@ -6,7 +6,7 @@ import type { Config } from './config.js';
 import type { Database } from './database/database.js';
 import { openEmbedded } from './database/embedded.js';
 import { openPostgres } from './database/postgres.js';
-import { readDevelopmentAdminKey, readRootKeys } from './development.js';
+import { readDevelopmentAdminKey } from './development.js';
 import { withAudit } from './domain/audit.js';
 import { createAuditKey } from './domain/audit-key.js';
 import { createReadLog } from './domain/audit-read-log.js';
@@ -40,12 +40,12 @@ import { NO_INSTRUMENTS } from './metrics/instruments.js';
 import { createMetrics, type Metrics } from './metrics/metrics.js';
 import type { Log } from './log.js';
 import { createWebhookSender } from './outgoing/webhook-sender.js';
+import { openRootKeys } from './root-keys.js';
 import { createSandbox, type Sandbox } from './sandbox/sandbox.js';
 import { createJobs } from './scheduler/jobs.js';
 import { createScheduler } from './scheduler/scheduler.js';
 import { createSpool } from './spool/spool.js';
 import { startTracing } from './tracing/start-tracing.js';
-import { createLocalRootKeys } from './vault/root-key.js';
 import { createVault } from './vault/vault.js';
 import { createZoom } from './zoom/zoom.js';
 
@@ -133,7 +133,8 @@ async function start(
   // Closed last, so that an end can be traced, too.
   cleanup.add(() => traced.close());
   const log = traced.log(instruments.log(plainLog));
-  const rootKeys = instruments.rootKeys(createLocalRootKeys(await readRootKeys(config)));
+  const rootKeys = instruments.rootKeys(await openRootKeys(config));
+  cleanup.add(() => rootKeys.close());
   const server = createHttpServer();
   const running: { app?: App } = {};
   server.on('request', (req, res) => {
@@ -279,6 +280,7 @@ async function start(
     {
       load: refresher.load,
       cachedKeys: () => vault.keyCacheStats().size,
+      rootKeyFailing: () => vault.rootKeyHealth().failingMs / 1_000,
       postponed: spool.postponed,
       pool: db.pool,
       webSockets: app.webSockets,

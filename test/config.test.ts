@@ -34,6 +34,8 @@ test('without any setting it is a development server with a sandbox and document
     dataDir: './.latchkey',
     rootKey: null,
     rootKeyFile: null,
+    rootKeySources: [{ kind: 'file' }],
+    rootKeyTimeoutMs: 3_000,
     adminKey: null,
     role: 'all',
     deploymentId: null,
@@ -233,4 +235,78 @@ test('an empty value counts as absent', () => {
 
 test('what is printed of the settings holds no key', () => {
   expect(JSON.stringify(readConfig(PRODUCTION))).not.toMatch(new RegExp(`${ADMIN_KEY}|${ROOT_KEY.slice(0, 8)}`));
+});
+
+const pkcs11 = {
+  LATCHKEY_PKCS11_MODULE: '/usr/lib/softhsm/libsofthsm2.so',
+  LATCHKEY_PKCS11_TOKEN: 'latchkey',
+  LATCHKEY_PKCS11_KEYS: 'new, old',
+  LATCHKEY_PKCS11_PIN_FILE: '/run/pin',
+};
+const kmsKey = 'arn:aws:kms:eu-central-1:111122223333:key/11111111-2222-3333-4444-555555555555';
+
+test('root keys may be with several providers, newest first', () => {
+  const { rootKeySources, rootKeyTimeoutMs } = readConfig({
+    LATCHKEY_ROOT_KEY_PROVIDER: 'aws-kms, pkcs11,env',
+    LATCHKEY_ROOT_KEY_TIMEOUT_MS: '500',
+    LATCHKEY_AWS_KMS_KEYS: kmsKey,
+    LATCHKEY_AWS_KMS_ENDPOINT: 'https://vpce.example/',
+    LATCHKEY_ROOT_KEY: ROOT_KEY,
+    ...pkcs11,
+  });
+  expect(rootKeyTimeoutMs).toBe(500);
+  expect(rootKeySources).toEqual([
+    { kind: 'aws-kms', keyArns: [kmsKey], endpoint: 'https://vpce.example' },
+    {
+      kind: 'pkcs11',
+      module: '/usr/lib/softhsm/libsofthsm2.so',
+      tokenLabel: 'latchkey',
+      keyLabels: ['new', 'old'],
+      pinFile: '/run/pin',
+    },
+    { kind: 'env' },
+  ]);
+  expect(readConfig({ LATCHKEY_ROOT_KEY: ROOT_KEY }).rootKeySources).toEqual([{ kind: 'env' }]);
+  expect(readConfig({ LATCHKEY_ROOT_KEY_FILE: '/run/key' }).rootKeySources).toEqual([{ kind: 'file' }]);
+});
+
+test.each<[Record<string, string>, string[]]>([
+  [{ LATCHKEY_ROOT_KEY_PROVIDER: 'vault' }, ['must be env, file, pkcs11, aws-kms']],
+  [{ LATCHKEY_ROOT_KEY_PROVIDER: 'env,env', LATCHKEY_ROOT_KEY: ROOT_KEY }, ['must not name one twice']],
+  [{ LATCHKEY_ROOT_KEY_PROVIDER: 'env' }, ['LATCHKEY_ROOT_KEY is missing']],
+  [{ LATCHKEY_ROOT_KEY_PROVIDER: 'file' }, ['LATCHKEY_ROOT_KEY_FILE is missing']],
+  [
+    { LATCHKEY_ROOT_KEY_PROVIDER: 'pkcs11', LATCHKEY_PKCS11_TOKEN: 'latchkey' },
+    ['LATCHKEY_PKCS11_MODULE is missing', 'LATCHKEY_PKCS11_KEYS is missing', 'LATCHKEY_PKCS11_PIN_FILE is missing'],
+  ],
+  [{ LATCHKEY_ROOT_KEY_PROVIDER: 'aws-kms' }, ['LATCHKEY_AWS_KMS_KEYS is missing']],
+  [
+    { LATCHKEY_PKCS11_TOKEN: 'latchkey' },
+    ['LATCHKEY_PKCS11_TOKEN is set, but LATCHKEY_ROOT_KEY_PROVIDER does not name'],
+  ],
+  [
+    { LATCHKEY_ROOT_KEY_PROVIDER: 'pkcs11', ...pkcs11, LATCHKEY_ROOT_KEY: ROOT_KEY },
+    ['LATCHKEY_ROOT_KEY is set, but LATCHKEY_ROOT_KEY_PROVIDER does not name env'],
+  ],
+  [
+    { LATCHKEY_ROOT_KEY_PROVIDER: 'aws-kms', LATCHKEY_AWS_KMS_KEYS: kmsKey.replace('key/', 'alias/') },
+    ['LATCHKEY_AWS_KMS_KEYS.0 must be ARNs of keys'],
+  ],
+  [
+    {
+      LATCHKEY_ROOT_KEY_PROVIDER: 'aws-kms',
+      LATCHKEY_AWS_KMS_KEYS: kmsKey,
+      LATCHKEY_AWS_KMS_ENDPOINT: 'http://kms.example',
+    },
+    ['LATCHKEY_AWS_KMS_ENDPOINT must be https'],
+  ],
+])('settings of root keys that do not fit each other stop the start: %j', (settings, expected) => {
+  const problems = problemsOf(settings);
+  expect(problems).toHaveLength(expected.length);
+  for (const [at, text] of expected.entries()) expect(problems[at]).toContain(text);
+});
+
+test('a provider of root keys is enough for production', () => {
+  const { LATCHKEY_ROOT_KEY: _none, ...others } = PRODUCTION;
+  expect(problemsOf({ ...others, LATCHKEY_ROOT_KEY_PROVIDER: 'pkcs11', ...pkcs11 })).toEqual([]);
 });

@@ -249,6 +249,7 @@ test('what the database cannot tell at the moment is left out instead of being t
   const sources: Sources = {
     load: () => ({ running: 0, queued: 0, pausedApps: 0 }),
     cachedKeys: () => 0,
+    rootKeyFailing: () => 0,
     postponed: () => 0,
     unrecordedReads: () => 0,
     pool: () => ({ open: 3, idle: 1, waiting: 2, max: 20 }),

@@ -40,6 +40,8 @@ function remoteRootKeys(...keys: KeyObject[]) {
       return local.unwrap(...wrapped);
     },
     describe: async () => (reach(), local.describe()),
+    health: async () => reach(),
+    close: async () => undefined,
   };
   return { rootKeys, state };
 }

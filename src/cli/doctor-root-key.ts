@@ -1,9 +1,9 @@
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Config } from '../config.js';
-import { readRootKeys } from '../development.js';
+import { openRootKeys } from '../root-keys.js';
 import { RootKeyInvalidError } from '../vault/errors.js';
-import { createLocalRootKeys, type RootKeyProvider } from '../vault/root-key.js';
+import type { RootKeyProvider } from '../vault/root-key.js';
 import { failed, type Finding, passed, warned } from './doctor-finding.js';
 
 const REMEDY =
@@ -11,7 +11,8 @@ const REMEDY =
 
 /** The root keys at hand; null where there are none that can be used. Makes none. */
 export async function findRootKeys(config: Config): Promise<{ finding: Finding; rootKeys: RootKeyProvider | null }> {
-  if (config.rootKey === null && config.rootKeyFile === null) {
+  const isMade = config.rootKeySources.every(({ kind }) => kind === 'file') && config.rootKeyFile === null;
+  if (isMade) {
     const path = join(config.dataDir, 'root-key');
     const isThere = await access(path).then(
       () => true,
@@ -23,7 +24,7 @@ export async function findRootKeys(config: Config): Promise<{ finding: Finding; 
     }
   }
   try {
-    const rootKeys = createLocalRootKeys(await readRootKeys(config));
+    const rootKeys = await openRootKeys(config);
     const given = await rootKeys.describe();
     return { finding: passed('root key', `given: ${given.map(({ id }) => id).join(', ')}`), rootKeys };
   } catch (error) {

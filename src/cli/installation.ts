@@ -2,9 +2,8 @@ import type { Config } from '../config.js';
 import type { Database } from '../database/database.js';
 import { openEmbedded } from '../database/embedded.js';
 import { openPostgres } from '../database/postgres.js';
-import { readRootKeys } from '../development.js';
 import { createLog } from '../log.js';
-import { createLocalRootKeys } from '../vault/root-key.js';
+import { openRootKeys } from '../root-keys.js';
 import { createVault, type VerifiableVault } from '../vault/vault.js';
 
 /**
@@ -27,7 +26,12 @@ export async function withDatabase<T>(config: Config, use: (db: Database) => Pro
 /** As `withDatabase`, with the vault of its root keys. @throws {RootKeyMismatchError} */
 export const withVault = <T>(config: Config, use: (parts: { db: Database; vault: VerifiableVault }) => Promise<T>) =>
   withDatabase(config, async (db) => {
-    const vault = createVault({ rootKeys: createLocalRootKeys(await readRootKeys(config)) });
-    await vault.verify(db);
-    return use({ db, vault });
+    const rootKeys = await openRootKeys(config);
+    try {
+      const vault = createVault({ rootKeys });
+      await vault.verify(db);
+      return await use({ db, vault });
+    } finally {
+      await rootKeys.close();
+    }
   });

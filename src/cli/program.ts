@@ -5,6 +5,7 @@ import type { ImportOptions } from './import.js';
 import type { NewKey } from './keys.js';
 import { createOutput, EXIT, type ExitCode, type Output } from './output.js';
 import { connectToServer, type Server } from './server.js';
+import type { VerifyAuditOptions } from './verify-audit.js';
 
 // Commands load what they need when they run: most need no database, and are done before it would be loaded.
 const commands = {
@@ -17,6 +18,7 @@ const commands = {
   rotateHere: () => import('./rotate-here.js'),
   rotateTenant: () => import('./rotate-tenant.js'),
   tenants: () => import('./tenants.js'),
+  verifyAudit: () => import('./verify-audit.js'),
 };
 
 type Environment = Record<string, string | undefined>;
@@ -105,6 +107,17 @@ export function createProgram({ version, env, end }: ProgramOptions): Command {
       here<[AdoptOptions]>(async (out, options) => {
         const { readConfig } = await commands.config();
         return (await commands.adopt()).adopt(readConfig(env), out, options);
+      }),
+    );
+  program
+    .command('verify-audit')
+    .description('tell whether anything of the audit trail was removed or altered; asks the database itself')
+    .option('--tenant <id>', 'the chain of one tenant alone')
+    .option('--heads <file>', 'what an earlier run printed with --json, which the trail must go on from')
+    .action(
+      here<[VerifyAuditOptions]>(async (out, options) => {
+        const { readConfig } = await commands.config();
+        return (await commands.verifyAudit()).verifyAuditTrail(readConfig(env), out, options);
       }),
     );
   return program;

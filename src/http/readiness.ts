@@ -14,6 +14,7 @@ export type NotReadyReason =
   | 'database_read_only'
   | 'migrations_missing'
   | 'root_key_mismatch'
+  | 'root_keys_unreachable'
   | 'clock';
 
 export interface Readiness {
@@ -25,7 +26,8 @@ export interface Readiness {
 
 /**
  * Whether requests may be sent here: the database can be written and has this version's migrations and root key, the
- * clocks agree, the database is this deployment's own, and the process is not ending. A newer version's migrations are no hindrance: both run for a while.
+ * provider of root keys answers or unwrapped keys still make up for it, the clocks agree, the database is this
+ * deployment's own, and the process is not ending. A newer version's migrations are no hindrance: both run for a while.
  */
 export function createReadiness(
   deps: Pick<Deps, 'db' | 'clock'> & { vault: VerifiableVault; isQuarantined: () => boolean },
@@ -42,6 +44,7 @@ export function createReadiness(
         ['migrations_missing', await lacksMigrations(deps)],
         ['root_key_mismatch', !(await deps.vault.fits(deps.db))],
         ['quarantined', deps.isQuarantined()],
+        ['root_keys_unreachable', !deps.vault.rootKeyHealth().isBridged],
         ['clock', Math.abs(await readClockOffset(deps)) > MAX_CLOCK_OFFSET_SECONDS],
       ];
       return failed.filter(([, isSo]) => isSo).map(([reason]) => reason);

@@ -70,6 +70,7 @@ export function createInstruments(meters: Meters): Instruments {
         ...rootKeys,
         wrap: measured(rootKeys.wrap, count('wrap'), vaultOutcome),
         unwrap: measured(rootKeys.unwrap, count('unwrap'), vaultOutcome),
+        health: measured(rootKeys.health, count('health'), vaultOutcome),
       };
     },
     vault: (vault) => {

@@ -117,15 +117,20 @@ export function createMeters() {
       'operation',
       'outcome',
     ]),
-    rootKeyOperations: counter('root_key_operations_total', 'Tenant keys wrapped and unwrapped with a root key.', [
-      'operation',
-      'outcome',
-    ]),
+    rootKeyOperations: counter(
+      'root_key_operations_total',
+      'Tenant keys wrapped and unwrapped with a root key, and looks whether that works.',
+      ['operation', 'outcome'],
+    ),
     rootKeySeconds: histogram(
       'root_key_operation_duration_seconds',
       'Time that the provider of root keys took.',
       ['operation'],
       LOCAL_SECONDS,
+    ),
+    rootKeyFailing: gauge(
+      'root_key_failing_seconds',
+      'For how long the provider of root keys has not answered; 0: it does.',
     ),
     vaultCachedKeys: gauge('vault_cached_keys', 'Unwrapped tenant keys in memory.'),
 

@@ -8,6 +8,8 @@ import type { Meters } from './meters.js';
 export interface Sources {
   load(): RefreshLoad;
   cachedKeys(): number;
+  /** Seconds. */
+  rootKeyFailing(): number;
   postponed(): number;
   /** Events about reads that wait to be stored. */
   unrecordedReads(): number;
@@ -38,6 +40,7 @@ export function createSampler(meters: Meters, sources: Sources): () => Promise<v
     meters.leasesQueued.set(queued);
     meters.appsPaused.set(pausedApps);
     meters.vaultCachedKeys.set(sources.cachedKeys());
+    meters.rootKeyFailing.set(sources.rootKeyFailing());
     meters.spoolPostponed.set(sources.postponed());
     meters.auditUnrecorded.set(sources.unrecordedReads());
     meters.webSockets.set(sources.webSockets());

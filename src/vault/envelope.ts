@@ -83,7 +83,7 @@ export function ownerOf(tenantId: string | null): string {
 export function prepareKey(tenantKey: TenantKey): EnvelopeKey {
   const { id, version, owner } = tenantKey;
   const head = Buffer.alloc(SALT_AT);
-  head.write(MAGIC, 'latin1');
+  head.write(MAGIC);
   head[FORMAT_AT] = FORMAT;
   head[SUITE_AT] = SUITE;
   head.write(id.replaceAll('-', ''), KEY_ID_AT, 'hex');

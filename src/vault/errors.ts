@@ -18,11 +18,13 @@ export class VaultOpenError extends VaultError {
 }
 
 /** Why there is no key to work with, in our words. */
-export type VaultUnavailableReason = 'no-tenant-key' | 'root-key-missing' | 'wrapped-key-refused' | 'provider-failed';
+export type VaultUnavailableReason =
+  'no-tenant-key' | 'root-key-missing' | 'root-key-denied' | 'wrapped-key-refused' | 'provider-failed';
 
 const UNAVAILABLE: Record<VaultUnavailableReason, string> = {
   'no-tenant-key': 'the owner has no key',
   'root-key-missing': 'the key is wrapped by a root key that is not given',
+  'root-key-denied': 'the root key is disabled, destroyed or not permitted',
   'wrapped-key-refused': 'the wrapped key is not the one that was stored for its owner',
   'provider-failed': 'the root key provider failed',
 };

@@ -8,6 +8,9 @@ import { VaultUnavailableError } from './errors.js';
 import { createKeyCache, type KeyCacheStats } from './key-cache.js';
 import type { RootKeyProvider, WrappedKey } from './root-key.js';
 
+/** How long an unwrapped key is used without a look at its row, where nothing else is said. */
+export const KEY_TTL_MS = 300_000;
+
 export interface KeyringOptions {
   rootKeys: RootKeyProvider;
   /** Unwrapped keys held at most, about a kilobyte each; the least recently used one goes first. Default 10 000. */
@@ -62,7 +65,7 @@ interface KeyRow {
 const columns = sql`id, version, root_key_id AS "rootKeyId", wrapped`;
 
 export function createKeyring(options: KeyringOptions): Keyring {
-  const { rootKeys, maxKeys = 10_000, keyTtlMs = 300_000, activeTtlMs = 5_000 } = options;
+  const { rootKeys, maxKeys = 10_000, keyTtlMs = KEY_TTL_MS, activeTtlMs = 5_000 } = options;
   for (const bound of [maxKeys, keyTtlMs, activeTtlMs]) {
     // The cache takes zero for no bound at all.
     if (!(bound > 0)) throw new RangeError('The bounds of the key cache must be positive');

@@ -17,14 +17,34 @@ const MAX_FILE_BYTES = 65_536;
  * @throws {RootKeyInvalidError} it cannot be read, others than its owner may use it, or a key in it cannot be used.
  */
 export async function readRootKeyFile(path: string, rules: RootKeyRules): Promise<KeyObject[]> {
-  let file: FileHandle | undefined;
   try {
-    file = await open(path, 'r');
-    return parseRootKeys(await readPrivately(file), rules);
+    return parseRootKeys(await readOwnFile(path), rules);
   } catch (error) {
     throw new RootKeyInvalidError(`The root key file ${path} cannot be used: ${explain(error)}`);
+  }
+}
+
+/**
+ * Reads the PIN of a token from a file; white space around it does not count.
+ *
+ * @throws {RootKeyInvalidError} it cannot be read, is empty, or others than its owner may use it.
+ */
+export async function readPinFile(path: string): Promise<string> {
+  try {
+    const pin = (await readOwnFile(path)).trim();
+    if (pin === '') throw new RootKeyInvalidError('it is empty.');
+    return pin;
+  } catch (error) {
+    throw new RootKeyInvalidError(`The PIN file ${path} cannot be used: ${explain(error)}`);
+  }
+}
+
+async function readOwnFile(path: string): Promise<string> {
+  const file = await open(path, 'r');
+  try {
+    return await readPrivately(file);
   } finally {
-    await file?.close();
+    await file.close();
   }
 }
 

@@ -1,7 +1,7 @@
 import { createHmac, createSecretKey, hkdfSync, randomBytes, type KeyObject } from 'node:crypto';
-import { decrypt, encrypt, KEY_BYTES, NONCE_BYTES, TAG_BYTES } from './aead.js';
+import { decrypt, encrypt, KEY_BYTES, NONCE_BYTES } from './aead.js';
 import { RootKeyInvalidError, VaultUnavailableError } from './errors.js';
-import { encodeFields } from './fields.js';
+import { associatedDataOf, joinWrapped, splitGcm } from './wrapped-key.js';
 
 /** What a wrapped key is bound to: it unwraps for this owner, key and version only. */
 export interface KeyContext {
@@ -37,19 +37,17 @@ export interface RootKeyProvider {
    *   provider does not answer.
    */
   unwrap(rootKeyId: string, blob: Uint8Array, context: KeyContext): Promise<Uint8Array>;
-  /** The root keys at hand, newest first. */
+  /** The root keys at hand, newest first. The same for as long as the process runs, whatever happens to the provider. */
   describe(): Promise<readonly RootKeyDescription[]>;
+  /**
+   * Resolves where the provider would wrap and unwrap now.
+   *
+   * @throws {VaultUnavailableError} why it would not.
+   */
+  health(): Promise<void>;
+  /** Lets go of what it holds outside of this process's memory. It is not used afterwards. */
+  close(): Promise<void>;
 }
-
-// Layout of a wrapped key, for ever like that of the envelope: 0 "ZW" | 2 format | 3 suite | 4 nonce | 16 key | 48 tag
-const MAGIC = 'ZW';
-const FORMAT = 1;
-const SUITE = 1;
-const HEAD = Buffer.from([...Buffer.from(MAGIC, 'latin1'), FORMAT, SUITE]);
-const NONCE_AT = HEAD.length;
-const KEY_AT = NONCE_AT + NONCE_BYTES;
-const TAG_AT = KEY_AT + KEY_BYTES;
-const BLOB_BYTES = TAG_AT + TAG_BYTES;
 
 const WRAP_CONTEXT = 'latchkey root key wrap';
 const CHECK_CONTEXT = 'latchkey root key check';
@@ -74,17 +72,20 @@ export function createLocalRootKeys(keys: readonly KeyObject[]): RootKeyProvider
   return {
     wrap: async (plain, context) => {
       const nonce = randomBytes(NONCE_BYTES);
-      const { ciphertext, tag } = encrypt(newest.wrappingKey, nonce, associatedData(newest.id, context), plain);
-      return { rootKeyId: newest.id, blob: Buffer.concat([HEAD, nonce, ciphertext, tag]) };
+      const bound = associatedDataOf('local', newest.id, context);
+      const { ciphertext, tag } = encrypt(newest.wrappingKey, nonce, bound, plain);
+      return { rootKeyId: newest.id, blob: joinWrapped('local', nonce, ciphertext, tag) };
     },
     unwrap: async (rootKeyId, blob, context) => {
       const rootKey = rootKeys.find(({ id }) => id === rootKeyId);
       if (rootKey === undefined) throw new VaultUnavailableError('root-key-missing');
-      const plain = isWrappedKey(blob) ? unwrapWith(rootKey, blob, context) : null;
+      const plain = unwrapWith(rootKey, blob, context);
       if (plain === null) throw new VaultUnavailableError('wrapped-key-refused');
       return plain;
     },
     describe: async () => rootKeys.map(({ id, checkValue }) => ({ id, checkValue })),
+    health: async () => undefined,
+    close: async () => undefined,
   };
 }
 
@@ -100,21 +101,16 @@ function prepareRootKey(key: KeyObject): LocalRootKey {
   };
 }
 
-function associatedData(rootKeyId: string, { owner, keyId, keyVersion }: KeyContext): Buffer {
-  return encodeFields([owner, keyId, keyVersion, rootKeyId], HEAD);
-}
-
-function isWrappedKey(blob: Uint8Array): boolean {
-  return blob.length === BLOB_BYTES && HEAD.equals(blob.subarray(0, NONCE_AT));
-}
-
 function unwrapWith(rootKey: LocalRootKey, blob: Uint8Array, context: KeyContext): Buffer | null {
+  const parts = splitGcm('local', blob);
+  if (parts === null) return null;
+  const { nonce, sealed } = parts;
   return decrypt(
     rootKey.wrappingKey,
-    blob.subarray(NONCE_AT, KEY_AT),
-    associatedData(rootKey.id, context),
-    blob.subarray(KEY_AT, TAG_AT),
-    blob.subarray(TAG_AT),
+    nonce,
+    associatedDataOf('local', rootKey.id, context),
+    sealed.subarray(0, KEY_BYTES),
+    sealed.subarray(KEY_BYTES),
   );
 }
 

@@ -2,10 +2,11 @@ import type { Database, Sql } from '../database/database.js';
 import type { Secret } from '../secret.js';
 import { EnvelopeError, inspectEnvelope, openEnvelope, sealEnvelope, type Place, type Sealed } from './envelope.js';
 import { VaultOpenError } from './errors.js';
-import { createKeyring, type KeyringOptions } from './keyring.js';
+import { createKeyring, KEY_TTL_MS, type KeyringOptions } from './keyring.js';
 import type { KeyCacheStats } from './key-cache.js';
 import { fitsRootKeys, verifyRootKeys } from './root-key-check.js';
 import { rewrapKeys, type RootKeyProgress } from './root-key-rotation.js';
+import { watchRootKeys } from './root-key-watch.js';
 
 export type { Place, Sealed };
 
@@ -76,11 +77,22 @@ export interface VerifiableVault extends Vault {
   verify(database: Pick<Database, 'transaction'>): Promise<void>;
   /** Whether the database still is one that the given root keys belong to; changes nothing. */
   fits(sql: Sql): Promise<boolean>;
+  /** How the provider of root keys does, by its last answer. Never waits for it. */
+  rootKeyHealth(): RootKeyHealth;
+}
+
+export interface RootKeyHealth {
+  /** For how long it has not answered; 0: it does. */
+  failingMs: number;
+  /** Whether unwrapped keys still make up for that, for owners whose keys were in use when it began. */
+  isBridged: boolean;
 }
 
 /** The keys stay with `rootKeys` and in this vault's cache; two vaults of one process share nothing. */
 export function createVault(options: KeyringOptions): VerifiableVault {
-  const keyring = createKeyring(options);
+  const { rootKeys, failingMs } = watchRootKeys(options.rootKeys);
+  const { keyTtlMs = KEY_TTL_MS } = options;
+  const keyring = createKeyring({ ...options, rootKeys });
   const sealer: Vault['sealer'] = async (sql, tenantId) => {
     const key = await keyring.active(sql, tenantId);
     return {
@@ -92,13 +104,17 @@ export function createVault(options: KeyringOptions): VerifiableVault {
     };
   };
   return {
-    fits: (sql) => fitsRootKeys(sql, options.rootKeys),
-    verify: (database) => verifyRootKeys(database, options.rootKeys),
+    fits: (sql) => fitsRootKeys(sql, rootKeys),
+    verify: (database) => verifyRootKeys(database, rootKeys),
     createTenantKey: (sql, tenantId) => keyring.create(sql, tenantId),
     rotateKey: keyring.rotate,
     forgetKeys: keyring.forget,
-    rewrapKeys: (database) => rewrapKeys(database, options.rootKeys),
+    rewrapKeys: (database) => rewrapKeys(database, rootKeys),
     keyCacheStats: keyring.stats,
+    rootKeyHealth: () => {
+      const ms = failingMs();
+      return { failingMs: ms, isBridged: ms < keyTtlMs };
+    },
     sealer,
     seal: async (sql, place, secret) => {
       const { seal, keyVersion } = await sealer(sql, place.tenantId);
