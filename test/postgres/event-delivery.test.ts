@@ -132,10 +132,10 @@ test('a thousand changes come to each client once and in order, through twenty c
   for (const { name, proxy, consumption } of consumers) {
     await consumption.stop();
     await proxy.close();
-    const about = `${name}, LATCHKEY_TEST_SEED=${random.seed}`;
-    expect(consumption.attempts, about).toBeGreaterThan(CUTS / 2);
-    expect(consumption.events, about).toHaveLength(total);
-    for (const grant of grants) expect(toldOf(consumption, grant), about).toEqual(await stored(grant));
+    expect(consumption.attempts, `${name}, LATCHKEY_TEST_SEED=${random.seed}`).toBeGreaterThan(CUTS / 2);
+    expect(consumption.events, `${name}, LATCHKEY_TEST_SEED=${random.seed}`).toHaveLength(total);
+    for (const grant of grants)
+      expect(toldOf(consumption, grant), `${name}, LATCHKEY_TEST_SEED=${random.seed}`).toEqual(await stored(grant));
   }
 }, 120_000);
 
