@@ -5,8 +5,8 @@ const READ_BATCH = 200;
 /** How long what was made of an event is kept for those who come back together and read it from the log. */
 const RENDERED_MS = 1_000;
 const MAX_RENDERED = 500;
-/** Events that are read together. */
-const RENDERED_AT_ONCE = 32;
+/** Events that are read together: few enough to leave most connections of the database to others. */
+const RENDERED_AT_ONCE = 8;
 /** After so many listeners other work of the process has its turn. */
 const SENT_AT_ONCE = 1_000;
 

@@ -2,7 +2,7 @@
 // they are or what they want to know.
 import { createServer, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { WebSocket, WebSocketServer } from 'ws';
+import { type WebSocket, WebSocketServer } from 'ws';
 
 const json = process.argv[2] ?? '{}';
 const event = Buffer.from(`event: next\ndata: ${json}\n\n`);

@@ -65,6 +65,8 @@ setTimeout(() => {
   console.error('The bench took too long.');
   process.exit(1);
 }, LIMIT_MS).unref();
+// Every server and every crowd of subscribers is ended with this process.
+process.setMaxListeners(0);
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(1));
 
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
