@@ -50,6 +50,7 @@ export const GLOBAL_TABLES: Readonly<Record<string, string>> = {
   audit_key: 'The secret that the keys of all chains are derived from.',
   deployment: 'Which deployment the database belongs to.',
   refresh_canary: 'The refresh of each app that is tried first after an adoption.',
+  health_event_log: 'How far the order of all events has come; holds none.',
   root_key: 'Recognises the root keys of the whole deployment.',
   rate_usage: 'Counts of requests, for seconds, by what they are counted for.',
   refresh_pace: 'The pace of an app, which all tenants share.',

@@ -8,6 +8,7 @@ import {
   type Mismatch,
   readDeployment,
 } from './deployment.js';
+import { skipLostPositions } from './health-event.js';
 import { placeCanaries } from './refresh-canary.js';
 
 /** Processes renew their sign of life every few seconds; one that is silent for so long has ended. */
@@ -38,7 +39,8 @@ export interface Adoption {
 
 /**
  * Makes the database this deployment's own, in one transaction. What became of its tokens since the backup cannot be
- * known: access tokens are probed at once, and of each app one refresh goes first.
+ * known: access tokens are probed at once, of each app one refresh goes first, and cursors of events that the backup
+ * lacks are told to be lost.
  *
  * @param options `restored`: also where nothing shows that it is a copy, such as a snapshot that took its origin's
  *   place. `force`: also while another deployment shows signs of life.
@@ -65,6 +67,7 @@ export async function adoptDatabase(
       VALUES (1, ${own.deploymentId}, ${own.publicUrl}, ${asJson(own.database)}::jsonb, now(), now())
       ON CONFLICT (id) DO UPDATE SET deployment_id = excluded.deployment_id, public_url = excluded.public_url,
         database = excluded.database, alive_at = excluded.alive_at, adopted_at = excluded.adopted_at`);
+    if (row !== undefined) await skipLostPositions(tx);
     await tx.query(sql`
       UPDATE credential c SET next_probe_at = now() FROM provider_grant g
       WHERE g.id = c.grant_id AND c.expires_at > now() AND g.health_status IN ('HEALTHY', 'DEGRADED')`);

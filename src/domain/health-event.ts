@@ -160,6 +160,18 @@ export async function requireKnownPosition(db: Sql, position: number): Promise<v
   checkPosition(position, log);
 }
 
+/**
+ * For a database that was restored: events that were told of since the backup was made are not in it, and their
+ * positions are not given again. Whoever stands behind one of them is told to begin anew.
+ */
+export async function skipLostPositions(tx: Sql): Promise<void> {
+  await tx.query(sql`
+    UPDATE health_event_log SET
+      lost_after = CASE restored_position WHEN 0 THEN last_position ELSE lost_after END,
+      restored_position = greatest(last_position + 1, (extract(epoch FROM now()) * 1000)::bigint),
+      last_position = greatest(last_position + 1, (extract(epoch FROM now()) * 1000)::bigint)`);
+}
+
 /** Events that one statement removes, so that none runs for long. */
 const EXPIRED_AT_ONCE = 5_000;
 
