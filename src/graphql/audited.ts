@@ -37,6 +37,11 @@ export const AUDITED_MUTATIONS: Readonly<Record<string, MutationRule>> = {
   createServerKey: { action: 'key.created' },
   revokeServerKey: { action: 'key.revoked' },
   createFrontendSession: { action: 'frontend_session.created' },
+  createWebhookEndpoint: { action: 'webhook_endpoint.created' },
+  updateWebhookEndpoint: { action: 'webhook_endpoint.updated' },
+  rotateWebhookEndpointSecret: { action: 'webhook_endpoint.secret_rotated' },
+  deleteWebhookEndpoint: { action: 'webhook_endpoint.deleted' },
+  replayWebhookDeliveries: { action: 'webhook_deliveries.replayed' },
   revokeFrontendSession: { action: 'frontend_session.revoked' },
 };
 

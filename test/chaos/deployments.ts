@@ -80,7 +80,7 @@ async function deploy({ openStage }: World) {
     const states: number[] = [];
     // One at a time to the next version, and one at a time back.
     for (const folder of [next.folder, undefined]) {
-      for (const [index, old] of [...fleet.entries()]) {
+      for (const [index, old] of fleet.entries()) {
         const fresh = await stage.start(folder === undefined ? {} : { folder });
         fleet[index] = fresh;
         old.process.signal('SIGTERM');
