@@ -19,6 +19,7 @@ import {
   registerProviderApp,
   sandboxUser,
 } from './support/story.js';
+import { createEndpoint } from './support/webhook-endpoint.js';
 
 const server = await startTestServer();
 
@@ -62,6 +63,11 @@ async function connectCode() {
   const trip = await begin(server, 'beginAuthorization', input);
   return { ...(await comeBack(trip, await consent(trip, createZoomUser(server)))), userId: 'user_2' };
 }
+
+const HOOK = 'https://hooks.example/latchkey';
+/** Of a tenant of its own: no tenant has many. */
+const endpoint = async (): Promise<string> =>
+  (await createEndpoint(server, { url: HOOK, tenantId: await createTenant(server) })).webhookEndpoint.id;
 
 /** One way to run each mutation with success. */
 const STEPS: Record<string, Step> = {
@@ -123,6 +129,20 @@ const STEPS: Record<string, Step> = {
     action: 'frontend_session.created',
     input: () => inTenant({ allow: ['READ_CONNECTIONS'], ttlSeconds: 60 }),
   },
+  createWebhookEndpoint: { action: 'webhook_endpoint.created', input: () => inTenant({ url: HOOK }) },
+  updateWebhookEndpoint: {
+    action: 'webhook_endpoint.updated',
+    input: async () => ({ id: await endpoint(), description: 'renamed' }),
+  },
+  rotateWebhookEndpointSecret: {
+    action: 'webhook_endpoint.secret_rotated',
+    input: async () => ({ id: await endpoint() }),
+  },
+  deleteWebhookEndpoint: { action: 'webhook_endpoint.deleted', input: async () => ({ id: await endpoint() }) },
+  replayWebhookDeliveries: {
+    action: 'webhook_deliveries.replayed',
+    input: async () => ({ endpointId: await endpoint(), since: new Date(0).toISOString() }),
+  },
   revokeFrontendSession: {
     action: 'frontend_session.revoked',
     input: async () => {
@@ -144,6 +164,8 @@ async function state(): Promise<string> {
     server_key: 'id',
     frontend_session: 'id',
     url_signing_key: 'tenant_id, version',
+    webhook_endpoint: 'id, description, secret_version',
+    webhook_delivery: 'id',
     revocation: 'id, total',
     revocation_receipt: 'id, ended_at',
     tenant_deletion: 'id',

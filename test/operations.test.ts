@@ -26,7 +26,8 @@ interface Compose {
 const compose = parse(file('docs/operations/compose.yml'), { merge: true }) as Compose;
 const ours = Object.entries(compose.services).filter(([, { image }]) => image === 'latchkey');
 const image = file('docs/operations/Containerfile');
-const knownSettings = new Set(file('src/config.ts').match(/\b[A-Z][A-Z0-9]*(_[A-Z0-9]+)*(?=:)/g));
+const settingsText = file('src/settings.ts') + file('src/root-key-settings.ts');
+const knownSettings = new Set(settingsText.match(/\b[A-Z][A-Z0-9]*(_[A-Z0-9]+)*(?=:)/g));
 
 test('the image is made of paths that there are, and starts what npm start starts', () => {
   const copied = [...image.matchAll(/^COPY (?!--from)(.+) \S+$/gm)].flatMap(([, paths = '']) => paths.split(' '));

@@ -15,9 +15,7 @@ const withoutDatabase = [
   'outgoing-address',
   'refresh-interleaving',
   'rivet',
-  'root-key-pkcs11',
   'root-key-aws-kms',
-  'root-key-providers',
   'root-key-watch',
   'sandbox',
   'sandbox-meetings',
@@ -30,6 +28,9 @@ const withoutDatabase = [
 
 // graphql ships an ES and a CommonJS build without an exports map: sources and dependencies must get the same one.
 const alias = [{ find: /^graphql$/, replacement: createRequire(import.meta.url).resolve('graphql') }];
+/** A native library is told once for each process what it finds its tokens by. */
+const alone = ['move', 'pkcs11', 'providers'].map((name) => `test/root-key-${name}.test.ts`);
+
 const root = new URL('..', import.meta.url).pathname;
 const shared = {
   testTimeout: 20_000,
@@ -56,7 +57,24 @@ export default defineConfig({
       {
         root,
         resolve: { alias },
-        test: { ...shared, name: 'embedded', include: ['test/*.test.ts'], env: { LATCHKEY_TEST_DATABASE: 'embedded' } },
+        test: {
+          ...shared,
+          name: 'embedded',
+          include: ['test/*.test.ts'],
+          exclude: alone,
+          env: { LATCHKEY_TEST_DATABASE: 'embedded' },
+        },
+      },
+      {
+        root,
+        resolve: { alias },
+        test: {
+          ...shared,
+          name: 'alone',
+          isolate: true,
+          include: alone,
+          env: { LATCHKEY_TEST_DATABASE: 'embedded' },
+        },
       },
       {
         root,
@@ -65,7 +83,7 @@ export default defineConfig({
           ...shared,
           name: 'postgres',
           include: ['test/postgres/*.test.ts', ...everywhere],
-          exclude: withoutDatabase,
+          exclude: [...withoutDatabase, ...alone],
           env: { LATCHKEY_TEST_DATABASE: 'postgres' },
         },
       },

@@ -57,6 +57,8 @@ const standIn = (pglite: PGlite, query: (...statement: unknown[]) => Promise<unk
 /** Applies the migrations that are missing, and raises the wall between tenants. */
 export async function prepare(pglite: PGlite): Promise<void> {
   await applyMigrations(new PrismaPGlite(pglite));
+  // What types there are was read when the database was opened.
+  await pglite.refreshArrayTypes();
   const run: RunText = async (text, values) => {
     if (values !== undefined) return (await pglite.query<Record<string, unknown>>(text, values)).rows;
     return (await pglite.exec(text)).at(-1)?.rows ?? [];

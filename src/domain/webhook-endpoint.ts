@@ -5,6 +5,7 @@ import { InvalidInputError, NotFoundError } from '../errors.js';
 import type { WebhookSender } from '../outgoing/webhook-sender.js';
 import type { Secret } from '../secret.js';
 import type { Sealed } from '../vault/vault.js';
+import { noteAudit } from './audit.js';
 import type { Deps } from './deps.js';
 import { holdTenant } from './revocation-queue.js';
 import { requireName, requireTenant } from './tenant.js';
@@ -78,6 +79,7 @@ export async function createWebhookEndpoint(
       INSERT INTO webhook_endpoint (id, tenant_id, url, description, secret_version, sealed_secret, key_version)
       VALUES (${id}::uuid, ${tenantId}::uuid, ${url}, ${input.description}, 1, ${sealed.secret},
         ${sealed.keyVersion})`);
+    noteAudit(tx, { tenantId, subject: `WebhookEndpoint:${id}` });
   });
   return { id, secret };
 }
@@ -194,10 +196,12 @@ export async function deleteWebhookEndpoint(
   { onlyTenantId }: EndpointReach,
   id: string,
 ): Promise<void> {
-  const [removed] = await deps.db.query(sql`
-    DELETE FROM webhook_endpoint
-    WHERE id = ${id}::uuid AND (${onlyTenantId}::uuid IS NULL OR tenant_id = ${onlyTenantId}::uuid) RETURNING id`);
-  if (removed === undefined) throw notFound();
+  await deps.db.transaction(async (tx) => {
+    const [removed] = await tx.query(sql`
+      DELETE FROM webhook_endpoint
+      WHERE id = ${id}::uuid AND (${onlyTenantId}::uuid IS NULL OR tenant_id = ${onlyTenantId}::uuid) RETURNING id`);
+    if (removed === undefined) throw notFound();
+  });
 }
 
 /** Locks an endpoint that a caller names, in their transaction. @throws {NotFoundError} as above. */

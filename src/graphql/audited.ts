@@ -63,7 +63,9 @@ const textOf = (value: unknown): string | null => (typeof value === 'string' && 
  */
 async function aboutOf(ctx: Context, args: Record<string, unknown>): Promise<About> {
   const input = (args['input'] ?? {}) as Record<string, unknown>;
-  const { typename, id } = decodeGlobalId(textOf(input['id'] ?? input['grantId'] ?? input['appId']) ?? '');
+  const { typename, id } = decodeGlobalId(
+    textOf(input['id'] ?? input['grantId'] ?? input['appId'] ?? input['endpointId']) ?? '',
+  );
   const rowId = isUuid(id) ? id : null;
   const isGrant = rowId !== null && (typename === 'Installation' || typename === 'UserConnection');
   const about = { grantId: isGrant ? rowId : null, subject: rowId === null || isGrant ? null : `${typename}:${rowId}` };
@@ -74,6 +76,7 @@ async function aboutOf(ctx: Context, args: Record<string, unknown>): Promise<Abo
     SELECT id AS "tenantId" FROM tenant WHERE external_id = ${externalId}
     UNION ALL SELECT tenant_id FROM provider_grant WHERE id = ${rowId}::uuid
     UNION ALL SELECT tenant_id FROM server_key WHERE id = ${rowId}::uuid AND tenant_id IS NOT NULL
+    UNION ALL SELECT tenant_id FROM webhook_endpoint WHERE id = ${rowId}::uuid AND tenant_id IS NOT NULL
     UNION ALL SELECT tenant_id FROM frontend_session WHERE id = ${rowId}::uuid LIMIT 1`);
   return { ...about, tenantId: owner?.tenantId ?? null };
 }

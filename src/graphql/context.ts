@@ -1,3 +1,4 @@
+import { initContextCache } from '@pothos/core';
 import type { PrismaClient } from '../generated/prisma/client.js';
 import type { ReadLog } from '../domain/audit-read-log.js';
 import type { Renewals } from '../domain/credential.js';
@@ -73,7 +74,13 @@ export function createContextFactory(
 
   // What is shared is inherited instead of copied for every request.
   return (principal, clientAddress = null) =>
-    Object.assign(Object.create(deps) as GraphQLDeps, { principal, clientAddress, ...reachOf(principal) });
+    Object.assign(Object.create(deps) as GraphQLDeps, {
+      principal,
+      clientAddress,
+      ...reachOf(principal),
+      // What the schema keeps for a request is found by contexts that are derived from it, too.
+      ...initContextCache(),
+    });
 }
 
 const withDatabase = <Deps extends GraphQLDeps>(deps: Deps, db: Database): Deps =>

@@ -10,7 +10,7 @@ import {
   visit,
 } from 'graphql';
 import { getArgumentValues, getVariableValues } from 'graphql/execution/values.js';
-import { tell } from '../diagnostics.js';
+import { inSpan, tell } from '../diagnostics.js';
 import type { Principal } from '../domain/principal.js';
 import { reachOf } from '../domain/principal-directory.js';
 import { type Broadcast, type Listener, SlowListenerError } from '../feed/broadcast.js';
@@ -21,6 +21,7 @@ import { healthWatch, isVisible } from '../graphql/health-event.js';
 import { schema } from '../graphql/schema.js';
 import type { Engine } from './engine.js';
 import { formatError } from './mask.js';
+import { factsOf } from './operation-spans.js';
 
 const FIELD = 'healthChanged';
 const field = schema.getSubscriptionType()?.getFields()[FIELD];
@@ -189,6 +190,12 @@ export function createFanOut(engine: Engine, deps: GraphQLDeps, broadcast: Healt
     const key = JSON.stringify([shape.text, operationName ?? null, others, principal.kind, reachOf(principal)]);
     const audience = () => ({ matches, render: (event: { id: string }) => render(subscription, event), excluded });
     return (subscriber) => {
+      // What serves a group belongs to all of it: a stream is shown until it has begun.
+      void inSpan(
+        'operation',
+        () => undefined,
+        () => factsOf(shape.operation),
+      );
       const giveBack = engine.streams.enter(principal);
       const finish = once(() => {
         giveBack();
