@@ -3,9 +3,8 @@ import { join } from 'node:path';
 import { type App, createApp } from './app.js';
 import { systemClock } from './clock.js';
 import type { Config } from './config.js';
+import { type Cleanup, createCleanup } from './cleanup.js';
 import type { Database } from './database/database.js';
-import { openEmbedded } from './database/embedded.js';
-import { openPostgres } from './database/postgres.js';
 import { readDevelopmentAdminKey } from './development.js';
 import { withAudit } from './domain/audit.js';
 import { createAuditKey } from './domain/audit-key.js';
@@ -23,6 +22,7 @@ import { createRateLimiter } from './domain/rate-limit.js';
 import { createRefresher } from './domain/refresh.js';
 import { createKeyUse } from './domain/server-key.js';
 import { createBroadcast } from './feed/broadcast.js';
+import { readDomainSettings } from './domain-settings.js';
 import { readEngineOptions } from './engine-options.js';
 import { createHealthEventStream } from './feed/event-stream.js';
 import { createFeed } from './feed/feed.js';
@@ -40,6 +40,7 @@ import { NO_INSTRUMENTS } from './metrics/instruments.js';
 import { createMetrics, type Metrics } from './metrics/metrics.js';
 import type { Log } from './log.js';
 import { createWebhookSender } from './outgoing/webhook-sender.js';
+import { openDatabase } from './open-database.js';
 import { openRootKeys } from './root-keys.js';
 import { createSandbox, type Sandbox } from './sandbox/sandbox.js';
 import { createJobs } from './scheduler/jobs.js';
@@ -49,9 +50,6 @@ import { startTracing } from './tracing/start-tracing.js';
 import { createVault } from './vault/vault.js';
 import { createZoom } from './zoom/zoom.js';
 
-const SESSION_SECONDS = 600;
-const CONNECT_CODE_SECONDS = 120;
-const FAILURES_BEFORE_DEGRADED = 3;
 const { version: VERSION } = createRequire(import.meta.url)('../package.json') as { version: string };
 /** Connections to the provider beyond those that scheduled refreshes may take. */
 const CONNECTIONS_FOR_READERS = 100;
@@ -74,34 +72,6 @@ export interface Latchkey {
   close(): Promise<void>;
 }
 
-/** Runs what releases a resource for each that was taken, the last first, also when one of them fails. */
-function createCleanup(log: Log) {
-  const steps: (() => unknown)[] = [];
-  let running: Promise<void> | undefined;
-  const run = async () => {
-    for (let step = steps.pop(); step !== undefined; step = steps.pop()) {
-      try {
-        await step();
-      } catch (error) {
-        log.error('a part did not close cleanly', {}, error);
-      }
-    }
-  };
-  return { add: (step: () => unknown) => void steps.push(step), run: () => (running ??= run()) };
-}
-
-/** Opens the database that the settings name. */
-const openDatabase = (config: Config, log: Log): Promise<Database> =>
-  config.databaseUrl === null
-    ? openEmbedded(config.dataDir)
-    : openPostgres({
-        connectionString: config.databaseUrl,
-        log,
-        poolSize: config.databasePoolSize,
-        queryTimeoutMs: config.databaseTimeoutMs,
-        rowLevelSecurity: config.rowLevelSecurity,
-      });
-
 /**
  * Puts the parts together and starts them: the only code that knows them all.
  *
@@ -119,12 +89,7 @@ export async function startLatchkey(config: Config, log: Log, open = openDatabas
   }
 }
 
-async function start(
-  config: Config,
-  plainLog: Log,
-  open: typeof openDatabase,
-  cleanup: ReturnType<typeof createCleanup>,
-): Promise<Latchkey> {
+async function start(config: Config, plainLog: Log, open: typeof openDatabase, cleanup: Cleanup): Promise<Latchkey> {
   const clock = systemClock;
   const metrics = createMetrics({ enabled: config.metrics !== null });
   cleanup.add(() => metrics.close());
@@ -191,25 +156,7 @@ async function start(
     spool,
     clock,
     log,
-    settings: {
-      publicUrl,
-      sessionSeconds: SESSION_SECONDS,
-      connectCodeSeconds: CONNECT_CODE_SECONDS,
-      maxOpenSessions: config.maxOpenSessions,
-      webhookToleranceSeconds: config.webhookToleranceSeconds,
-      keyRetirementSeconds: config.keyRetirementSeconds,
-      maxTripsPerFrontendSession: config.maxTripsPerFrontendSession,
-      refreshMarginSeconds: config.refreshMarginSeconds,
-      leaseSeconds: config.leaseSeconds,
-      doubtSeconds: config.doubtSeconds,
-      providerDeadlineSeconds: config.providerDeadlineSeconds,
-      refreshesPerTenant: config.refreshesPerTenant,
-      refreshesPerSecond: config.refreshesPerSecond,
-      probeIntervalSeconds: config.probeIntervalSeconds,
-      meetingListIntervalSeconds: config.meetingListIntervalSeconds,
-      eventRetentionDays: config.eventRetentionDays,
-      failuresBeforeDegraded: FAILURES_BEFORE_DEGRADED,
-    },
+    settings: readDomainSettings(config, publicUrl),
   };
   const reads = createReadLog({ db, trail, clock, log, mode: config.auditMode, maxPending: config.auditBuffer });
   cleanup.add(() => reads.close());
@@ -307,7 +254,7 @@ async function start(
 async function listenForMetrics(
   { metrics: address }: Config,
   { server }: Metrics,
-  cleanup: ReturnType<typeof createCleanup>,
+  cleanup: Cleanup,
 ): Promise<string | null> {
   if (address === null || server === null) return null;
   const port = await listen(server, address.host, address.port, 'LATCHKEY_METRICS_HOST and LATCHKEY_METRICS_PORT');

@@ -1,8 +1,7 @@
 import type { Config } from '../config.js';
 import type { Database } from '../database/database.js';
-import { openEmbedded } from '../database/embedded.js';
-import { openPostgres } from '../database/postgres.js';
 import { createLog } from '../log.js';
+import { openDatabase } from '../open-database.js';
 import { openRootKeys } from '../root-keys.js';
 import { createVault, type VerifiableVault } from '../vault/vault.js';
 
@@ -11,11 +10,7 @@ import { createVault, type VerifiableVault } from '../vault/vault.js';
  * process at a time, so its server must be stopped.
  */
 export async function withDatabase<T>(config: Config, use: (db: Database) => Promise<T>): Promise<T> {
-  const { databaseUrl: connectionString, databaseTimeoutMs: queryTimeoutMs } = config;
-  const db =
-    connectionString === null
-      ? await openEmbedded(config.dataDir)
-      : await openPostgres({ connectionString, log: createLog('silent'), poolSize: 2, queryTimeoutMs });
+  const db = await openDatabase({ ...config, databasePoolSize: 2 }, createLog('silent'));
   try {
     return await use(db);
   } finally {
