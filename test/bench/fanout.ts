@@ -162,6 +162,8 @@ async function measureLatchkey(transport: Plan['transport'], databaseUrl: string
       LATCHKEY_ROLE: 'api',
       LATCHKEY_ROOT_KEY: ROOT_KEY,
       LATCHKEY_ADMIN_KEY: adminKey,
+      LATCHKEY_MAX_STREAMS: '1000000',
+      LATCHKEY_MAX_STREAMS_PER_TENANT: '1000000',
       LATCHKEY_DATA_DIR: join(folder, transport),
     },
     (line) => (line.includes('"listening"') ? 'ready' : undefined),
