@@ -36,7 +36,7 @@ export interface RateLimiter {
    * be kept; otherwise it is refused then.
    * @returns null: let through.
    */
-  admit(ceilings: readonly Ceiling[], open: boolean): Promise<Refusal | null>;
+  admit(ceilings: readonly Ceiling[], open: boolean): Promise<Refusal | null> | Refusal | null;
   /** Makes the last counts known. */
   close(): Promise<void>;
 }
@@ -140,30 +140,43 @@ export function createRateLimiter(
 
   const counted = ({ shared, sent, pending }: Usage) => shared + sent + pending;
 
-  return {
-    admit: async (ceilings, open) => {
-      if (ceilings.length === 0) return null;
-      for (;;) {
-        const now = nowMs();
-        const window = Math.floor(now / windowMs);
-        const retryAfterSeconds = Math.max(1, Math.ceil(((window + 1) * windowMs - now) / 1_000));
-        const named = ceilings.map(({ name, perSecond }) => ({
-          usage: usageOf(name, window),
-          limit: (perSecond * windowMs) / 1_000,
-        }));
-        if (named.some(({ usage, limit }) => counted(usage) >= limit)) return { retryAfterSeconds, isUnknown: false };
-        if (isFailing() && !open) return { retryAfterSeconds: Math.ceil(PAUSE_MS / 1_000), isUnknown: true };
-        const isDue = named.some(
-          ({ usage, limit }) => usage.sent + usage.pending >= Math.max(1, Math.floor(limit * TRANCHE_SHARE)),
-        );
-        if (isDue && !isFailing()) {
-          await settle();
-          continue;
-        }
-        for (const { usage } of named) usage.pending += 1;
-        void tick();
-        return null;
+  const limitOf = ({ perSecond }: Ceiling) => (perSecond * windowMs) / 1_000;
+
+  /** @returns `DUE` where the shared count must be asked first. */
+  function admitNow(ceilings: readonly Ceiling[], open: boolean): Refusal | null | 'DUE' {
+    const now = nowMs();
+    const window = Math.floor(now / windowMs);
+    let isDue = false;
+    for (const ceiling of ceilings) {
+      const usage = usageOf(ceiling.name, window);
+      const limit = limitOf(ceiling);
+      if (counted(usage) >= limit) {
+        return { retryAfterSeconds: Math.max(1, Math.ceil(((window + 1) * windowMs - now) / 1_000)), isUnknown: false };
       }
+      isDue ||= usage.sent + usage.pending >= Math.max(1, Math.floor(limit * TRANCHE_SHARE));
+    }
+    const failing = isFailing();
+    if (failing && !open) return { retryAfterSeconds: Math.ceil(PAUSE_MS / 1_000), isUnknown: true };
+    if (isDue && !failing) return 'DUE';
+    for (const { name } of ceilings) usageOf(name, window).pending += 1;
+    if (!ticking) void tick();
+    return null;
+  }
+
+  async function admitSettled(ceilings: readonly Ceiling[], open: boolean): Promise<Refusal | null> {
+    for (;;) {
+      await settle();
+      const admitted = admitNow(ceilings, open);
+      if (admitted !== 'DUE') return admitted;
+    }
+  }
+
+  return {
+    // Without a promise where none is needed: every request comes by here.
+    admit: (ceilings, open) => {
+      if (ceilings.length === 0) return null;
+      const admitted = admitNow(ceilings, open);
+      return admitted === 'DUE' ? admitSettled(ceilings, open) : admitted;
     },
     close: async () => {
       closing.abort();

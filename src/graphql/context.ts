@@ -32,8 +32,8 @@ export interface Context extends GraphQLDeps {
   principal: Principal;
   /** Where the request came from, for the audit trail; null where that is not known. */
   clientAddress: string | null;
-  /** Aborted when the time of the operation is over: nothing more is begun for it then. */
-  signal?: AbortSignal;
+  /** Nothing more is begun for an operation whose time is over. */
+  deadline?: { readonly isOver: boolean };
   /**
    * For commands that touch nothing but the tenant which they name: where the principal is restricted to one, their
    * statements are held to it by row-level security. Commands that reach further, such as storing a grant that ends
@@ -52,6 +52,7 @@ type Restricted = Pick<Context, 'prisma' | 'candidates' | 'own'>;
 export function createContextFactory(
   deps: GraphQLDeps,
 ): (principal: Principal, clientAddress?: string | null) => Context {
+  const everything = { prisma: deps.db.prisma, own: deps };
   /** Principals are kept for some seconds, and what was made for them as long as they. */
   const made = new WeakMap<Principal, Restricted>();
 
@@ -66,21 +67,20 @@ export function createContextFactory(
 
   function reachOf(principal: Principal): Pick<Context, 'prisma' | 'own'> & Partial<Restricted> {
     const { tenantId } = principal;
-    if (tenantId === null) return { prisma: deps.db.prisma, own: deps };
+    if (tenantId === null) return everything;
     let restricted = made.get(principal);
     if (restricted === undefined) made.set(principal, (restricted = restrict({ ...principal, tenantId })));
     return restricted;
   }
 
-  // What is shared is inherited instead of copied for every request.
-  return (principal, clientAddress = null) =>
-    Object.assign(Object.create(deps) as GraphQLDeps, {
-      principal,
-      clientAddress,
-      ...reachOf(principal),
-      // What the schema keeps for a request is found by contexts that are derived from it, too.
-      ...initContextCache(),
-    });
+  return (principal, clientAddress = null) => {
+    // What is shared is inherited instead of copied for every request.
+    const context = Object.create(deps) as Context;
+    context.principal = principal;
+    context.clientAddress = clientAddress;
+    // What the schema keeps for a request is found by contexts that are derived from it, too.
+    return Object.assign(context, reachOf(principal), initContextCache());
+  };
 }
 
 const withDatabase = <Deps extends GraphQLDeps>(deps: Deps, db: Database): Deps =>

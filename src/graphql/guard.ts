@@ -58,7 +58,7 @@ function guardField(field: Field, check: Check): void {
   const { resolve, subscribe } = field;
   if (resolve === undefined) throw new Error(`The field ${field.name} has no resolver.`);
   field.resolve = (parent, args, ctx, info) => {
-    ctx.signal?.throwIfAborted();
+    if (ctx.deadline?.isOver === true) throw new Error('The time of the operation is over.');
     check(ctx.principal, args as Record<string, unknown>);
     return resolve(parent, args, ctx, info) as unknown;
   };

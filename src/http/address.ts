@@ -31,6 +31,7 @@ export function createAddressOf(trusted: readonly string[]): AddressOf {
   return ({ headers, address }) => {
     if (address === undefined) return undefined;
     let found = plain(address);
+    if (trusted.length === 0) return found;
     const forwarded = headers['x-forwarded-for'];
     const hops = (Array.isArray(forwarded) ? forwarded.join(',') : (forwarded ?? '')).split(',');
     while (isTrusted(found)) {

@@ -44,7 +44,7 @@ type Result = ExecutionResult | PromiseLike<ExecutionResult>;
 export interface Deadline {
   /**
    * Runs an execution and answers in its place when its time is over. What has begun ends by the limits of its own
-   * (statements, requests to the provider); `context.signal` keeps further fields from beginning.
+   * (statements, requests to the provider); `context.deadline` keeps further fields from beginning.
    */
   run(document: DocumentNode, context: Context, execute: () => Result): Result;
 }
@@ -64,19 +64,26 @@ const exceeded = (seconds: number) =>
 export function createDeadline({ requestMs, providerMs }: DeadlineOptions): Deadline {
   return {
     run: (document, context, execute) => {
-      const stop = new AbortController();
-      context.signal = stop.signal;
+      const state = { isOver: false };
+      context.deadline = state;
       const result = execute();
       if (!('then' in result)) return result;
       const ms = isWaiting(document) ? requestMs + PROVIDER_REQUESTS * providerMs : requestMs;
       return new Promise((resolve, reject) => {
         const timer = setTimeout(() => {
-          stop.abort();
+          state.isOver = true;
           resolve({ errors: [exceeded(ms / 1_000)] });
         }, ms);
-        void Promise.resolve(result)
-          .then(resolve, reject)
-          .finally(() => clearTimeout(timer));
+        result.then(
+          (value) => {
+            clearTimeout(timer);
+            resolve(value);
+          },
+          (error: unknown) => {
+            clearTimeout(timer);
+            reject(error as Error);
+          },
+        );
       });
     },
   };

@@ -78,7 +78,8 @@ export function createGraphQLHandler(options: {
         log.warn('a caller was refused', { code: authentication.refusal });
       return respondRefusal(res, authentication);
     }
-    const refusal = await rateGate.principal(authentication.principal);
+    const gate = rateGate.principal(authentication.principal);
+    const refusal = gate instanceof Promise ? await gate : gate;
     if (refusal !== null) {
       count('unknown', 'rate_limited', sinceMs);
       return respondRateLimited(res, refusal);

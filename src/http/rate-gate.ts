@@ -10,9 +10,9 @@ import { sourceOf } from './authenticate.js';
 /** Lets requests in as far as the ceilings allow. */
 export interface RateGate {
   /** For a caller who has said who it is. Server keys are let in also while the shared count cannot be kept. */
-  principal(principal: Principal): Promise<Refusal | null>;
+  principal(principal: Principal): Promise<Refusal | null> | Refusal | null;
   /** For a request that nobody is named for, by where it comes from. Refused while the shared count cannot be kept. */
-  address(req: IncomingMessage): Promise<Refusal | null>;
+  address(req: IncomingMessage): Promise<Refusal | null> | Refusal | null;
 }
 
 const ceiling = (name: string, perSecond: number | null): Ceiling[] =>
@@ -20,16 +20,21 @@ const ceiling = (name: string, perSecond: number | null): Ceiling[] =>
 
 export function createRateGate(options: { limiter: RateLimiter; limits: RateLimits; addressOf: AddressOf }): RateGate {
   const { limiter, limits, addressOf } = options;
+  /** Principals are kept for some seconds, and what was made for them as long as they. */
+  const known = new WeakMap<Principal, Ceiling[]>();
+
+  function ceilingsOf(principal: Principal): Ceiling[] {
+    const { kind, id, tenantId } = principal;
+    const isKey = kind === 'SERVER_KEY';
+    const name = `${isKey ? 'key' : 'session'}:${id ?? 'admin'}`;
+    const ceilings = ceiling(name, isKey ? limits.serverKey : limits.frontendSession);
+    if (tenantId !== null) ceilings.push(...ceiling(`tenant:${tenantId}`, limits.tenant));
+    known.set(principal, ceilings);
+    return ceilings;
+  }
+
   return {
-    principal: ({ kind, id, tenantId }) => {
-      const isKey = kind === 'SERVER_KEY';
-      const own = ceiling(
-        `${isKey ? 'key' : 'session'}:${id ?? 'admin'}`,
-        isKey ? limits.serverKey : limits.frontendSession,
-      );
-      const shared = tenantId === null ? [] : ceiling(`tenant:${tenantId}`, limits.tenant);
-      return limiter.admit([...own, ...shared], true);
-    },
+    principal: (principal) => limiter.admit(known.get(principal) ?? ceilingsOf(principal), true),
     address: (req) => {
       // Stored for some seconds, and nothing but told apart.
       const hash = createHash('sha256')
