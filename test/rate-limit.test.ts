@@ -99,7 +99,7 @@ describe('a limiter', () => {
     const db = { query: ((statement) => ((statements += 1), server.db.query(statement))) as typeof server.db.query };
     const limiter = createRateLimiter({ db, clock: systemClock, log }, 3_600_000);
     const ceilings = ceiling(1);
-    const answers = await Promise.all(Array.from({ length: 5_000 }, () => limiter.admit(ceilings, true)));
+    const answers = await Promise.all(Array.from({ length: 5_000 }, async () => limiter.admit(ceilings, true)));
     expect(answers.filter((answer) => answer === null)).toHaveLength(3_600);
     expect(statements).toBeLessThanOrEqual(12);
     await limiter.close();
@@ -111,7 +111,7 @@ describe('a limiter', () => {
       isDown ? Promise.reject(new Error('down')) : server.db.query(statement)) as typeof server.db.query;
     const limiter = createRateLimiter({ db: { query }, clock: systemClock, log }, 3_600_000);
     const own = [{ name: `test:${Math.random()}`, perSecond: 30 / 3_600 }];
-    const answers = await Promise.all(Array.from({ length: 40 }, () => limiter.admit(own, true)));
+    const answers = await Promise.all(Array.from({ length: 40 }, async () => limiter.admit(own, true)));
     expect(answers.filter((answer) => answer === null)).toHaveLength(30);
     expect(await limiter.admit(ceiling(1), false)).toEqual({ isUnknown: true, retryAfterSeconds: 1 });
     isDown = false;
