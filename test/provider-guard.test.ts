@@ -1,4 +1,5 @@
-import { expect, test } from 'vitest';
+import { setTimeout as pause } from 'node:timers/promises';
+import { expect, onTestFinished, test, vi } from 'vitest';
 import { createProviderGuard, ProviderPausedError } from '../src/domain/provider-guard.js';
 import { ZoomGrantInvalidError, ZoomUnavailableError } from '../src/zoom/errors.js';
 import { until } from './support/until.js';
@@ -46,6 +47,30 @@ test('each failure of the one that finds out makes the pause longer', async () =
     expect(guard.pausedApps()).toEqual(['app']);
   }
   expect(Math.max(...pauses)).toBeLessThan(60);
+});
+
+test('setting the clock back does not make a pause longer', async () => {
+  const guard = createProviderGuard({ perTenant: 1 });
+  await outcomes(10, () => guard.call('app', down));
+  const clock = vi.spyOn(Date, 'now').mockReturnValue(Date.now() - 3_600_000);
+  onTestFinished(() => clock.mockRestore());
+  const [start, limitMs] = [performance.now(), 10_000];
+  while (guard.pausedApps().length > 0 && performance.now() - start < limitMs) await pause(5);
+  expect(await outcomes(1, () => guard.call('app', async () => 'fine'))).toEqual(['done']);
+});
+
+test('those who ask while one finds out wait for it, and are refused without a request when it failed', async () => {
+  const guard = createProviderGuard({ perTenant: 1 });
+  await outcomes(10, () => guard.call('app', down));
+  await until(() => guard.pausedApps().length === 0);
+  let fail = (_error: Error) => undefined as void;
+  const first = guard.call('app', () => new Promise((_resolve, reject) => (fail = reject)));
+  let sent = 0;
+  const rest = Array.from({ length: 5 }, () => outcomes(1, () => guard.call('app', async () => (sent += 1))));
+  fail(new ZoomUnavailableError('answered'));
+  await expect(first).rejects.toBeInstanceOf(ZoomUnavailableError);
+  expect((await Promise.all(rest)).flat()).toEqual(Array(5).fill('ProviderPausedError'));
+  expect(sent).toBe(0);
 });
 
 test('an app that is not asked for keeps no other waiting', async () => {

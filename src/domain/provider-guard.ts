@@ -1,6 +1,5 @@
 import {
   bulkhead,
-  BrokenCircuitError,
   circuitBreaker,
   CircuitState,
   ConsecutiveBreaker,
@@ -77,17 +76,8 @@ export function createProviderGuard({ perTenant }: { perTenant: number }): Provi
   }
 
   return {
-    call: async (appId, request) => {
-      const guard = guardOf(appId);
-      try {
-        return await guard.execute(request);
-      } catch (error) {
-        if (!(error instanceof BrokenCircuitError)) throw error;
-        throw new ProviderPausedError(Math.max(0.1, (guard.pausedUntilMs - performance.now()) / 1_000));
-      }
-    },
-    pausedApps: () =>
-      [...apps.entries()].flatMap(([id, guard]) => (guard.pausedUntilMs > performance.now() ? [id] : [])),
+    call: (appId, request) => guardOf(appId).execute(request),
+    pausedApps: () => [...apps.entries()].flatMap(([id, guard]) => (remainingMs(guard) > 0 ? [id] : [])),
     mayTry: (appId, attempt) => spend(guardOf(appId), attempt),
     inShareOf: async (tenantId, work) => {
       let share = tenants.get(tenantId);
@@ -107,12 +97,12 @@ export function createProviderGuard({ perTenant }: { perTenant: number }): Provi
 }
 
 function createAppGuard(): AppGuard {
-  const guard: AppGuard = { execute: (request) => request(), pausedUntilMs: 0, retries: RETRY_RESERVE, countedAtMs: 0 };
+  const guard: AppGuard = { execute: callThrough, pausedUntilMs: 0, retries: RETRY_RESERVE, countedAtMs: 0 };
   const breaker = circuitBreaker(
     handleWhen((error) => error instanceof ZoomUnavailableError || error instanceof ZoomResponseInvalidError),
     {
       breaker: new ConsecutiveBreaker(BREAKER_FAILURES),
-      halfOpenAfter: remembering(
+      halfOpenAfter: outside(
         new ExponentialBackoff({ initialDelay: FIRST_PAUSE_MS, maxDelay: LONGEST_PAUSE_MS }),
         (durationMs) => (guard.pausedUntilMs = performance.now() + durationMs),
       ),
@@ -121,17 +111,35 @@ function createAppGuard(): AppGuard {
   breaker.onStateChange((state) => {
     if (state === CircuitState.Closed) guard.pausedUntilMs = 0;
   });
-  guard.execute = (request) => breaker.execute(request);
+  let underWay: Promise<unknown> = Promise.resolve();
+  async function callThrough<T>(request: () => Promise<T>): Promise<T> {
+    for (;;) {
+      const pausedMs = remainingMs(guard);
+      if (pausedMs > 0) throw new ProviderPausedError(Math.max(0.1, pausedMs / 1_000));
+      if (breaker.state === CircuitState.Closed) return breaker.execute(request);
+      if (breaker.state === CircuitState.Open) {
+        const attempt = breaker.execute(request);
+        underWay = attempt.catch(() => undefined);
+        return attempt;
+      }
+      await underWay;
+    }
+  }
   return guard;
 }
 
-/** The same backoff, telling each duration that it gives. */
-function remembering(backoff: { next(): IBackoff<unknown> }, tell: (durationMs: number) => void) {
+const remainingMs = ({ pausedUntilMs }: AppGuard) => pausedUntilMs - performance.now();
+
+/**
+ * The same backoff, telling each duration that it gives and letting the breaker wait for none: the breaker reads the
+ * clock of the wall, and a pause must neither end nor go on for hours because somebody set that.
+ */
+function outside(backoff: { next(): IBackoff<unknown> }, tell: (durationMs: number) => void) {
   return {
     next: (): IBackoff<unknown> => {
       const given = backoff.next();
       tell(given.duration);
-      return { duration: given.duration, ...remembering(given as never, tell) };
+      return { duration: Number.NEGATIVE_INFINITY, ...outside(given as never, tell) };
     },
   };
 }
