@@ -191,13 +191,15 @@ async function takeTurns(tx: Sql, settings: DomainSettings, room: Room): Promise
   return quotas.filter(({ quota }) => quota > 0);
 }
 
-/** The oldest candidates of an app that are looked at. */
-const WINDOW = 1_000;
+/** The oldest candidates of an app that are looked at: for each lease so many, and at most so many in all. */
+const SEEN_PER_LEASE = 4;
+const MOST_SEEN = 1_000;
 /**
- * Where more are due than that, so many tenants are looked at besides, half of them from anywhere on: a tenant with
- * thousands due does not hide the others.
+ * Where more are due than that, a few of so many tenants are looked at besides, half of the tenants from anywhere on: one
+ * with thousands due does not hide the others.
  */
 const TENANTS_PASSED = 32;
+const SEEN_PER_TENANT = 4;
 const FIRST_ID = '00000000-0000-0000-0000-000000000000';
 
 function dueCandidates(settings: DomainSettings, room: Room, quotas: readonly Quota[]): SqlStatement {
@@ -209,6 +211,7 @@ function dueCandidates(settings: DomainSettings, room: Room, quotas: readonly Qu
     sql`c.tenant_id <> ALL(${full}::uuid[])`,
     sql`(c.refresh_state = 'IDLE' OR c.lease_until + make_interval(secs => ${settings.doubtSeconds}) < now())`,
   ];
+  const window = Math.min(MOST_SEEN, room.limit * SEEN_PER_LEASE);
   const columns = sql`c.grant_id, c.app_id, c.tenant_id, c.next_refresh_at`;
   // While an app has an incident one of its credentials, due or not, finds out whether that is over.
   const due = sql`${join(free, ' AND ')} AND c.next_refresh_at <= (
@@ -225,12 +228,12 @@ function dueCandidates(settings: DomainSettings, room: Room, quotas: readonly Qu
           AS app(id, quota)
         CROSS JOIN LATERAL (
           WITH RECURSIVE oldest AS MATERIALIZED (
-            SELECT ${columns} FROM credential c WHERE ${due} ORDER BY c.next_refresh_at LIMIT ${WINDOW}
+            SELECT ${columns} FROM credential c WHERE ${due} ORDER BY c.next_refresh_at LIMIT ${window}
           ), passed AS (
             SELECT (SELECT tenant_id FROM credential WHERE app_id = app.id AND tenant_id >= place.id
               ORDER BY tenant_id LIMIT 1) AS tenant_id
             FROM unnest(${[randomUUID(), FIRST_ID]}::uuid[]) AS place(id)
-            WHERE (SELECT count(*) FROM oldest) = ${WINDOW}
+            WHERE (SELECT count(*) FROM oldest) = ${window}
             UNION
             SELECT (SELECT c.tenant_id FROM credential c WHERE c.app_id = app.id AND c.tenant_id > passed.tenant_id
               ORDER BY c.tenant_id LIMIT 1)
@@ -241,7 +244,7 @@ function dueCandidates(settings: DomainSettings, room: Room, quotas: readonly Qu
           SELECT one.* FROM (SELECT tenant_id FROM passed LIMIT ${TENANTS_PASSED}) chance
           CROSS JOIN LATERAL (
             SELECT ${columns} FROM credential c WHERE c.tenant_id = chance.tenant_id AND ${due}
-            ORDER BY c.next_refresh_at LIMIT ${room.perTenant}
+            ORDER BY c.next_refresh_at LIMIT ${SEEN_PER_TENANT}
           ) one
         ) due
         LEFT JOIN unnest(${running.map(([tenantId]) => tenantId)}::uuid[], ${running.map(([, count]) => count)}::int[])
