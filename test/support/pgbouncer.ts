@@ -1,7 +1,8 @@
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { chmod, chown, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { chown, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { freePort } from './free-port.js';
 import { until } from './until.js';
@@ -51,20 +52,19 @@ export interface Pgbouncer {
  * @param poolSize connections to the server for each role and database.
  */
 export async function startPgbouncer(options: {
-  folder: string;
   url: string;
   users: readonly string[];
   poolSize: number;
 }): Promise<Pgbouncer> {
-  const { folder, users, poolSize } = options;
+  const { users, poolSize } = options;
   const port = await freePort();
-  await mkdir(folder, { recursive: true });
+  // Not below a folder of this user's, which the other one could not enter.
+  const folder = await mkdtemp(join(tmpdir(), 'latchkey-pgbouncer-'));
   const file = await documentedFile({ folder, port, server: new URL(options.url), poolSize });
   await writeFile(join(folder, 'pgbouncer.ini'), file);
   await writeFile(join(folder, 'users.txt'), users.map((name) => `"${name}" ""\n`).join(''));
   const user: { uid?: number; gid?: number } = {};
   if (process.getuid?.() === 0) {
-    await chmod(folder, 0o755);
     await chown(folder, NOBODY, NOBODY);
     user.uid = NOBODY;
     user.gid = NOBODY;
@@ -96,6 +96,7 @@ export async function startPgbouncer(options: {
       process.off('exit', killAtExit);
       child.kill('SIGQUIT');
       await exited;
+      await rm(folder, { recursive: true, force: true });
     },
   };
 }
