@@ -78,7 +78,8 @@ export async function admitApplication(run: RunText, role: string): Promise<void
     `SELECT current_schema()::text AS name, has_schema_privilege($1, current_schema(), 'USAGE') AS "isOpen"`,
     [role],
   );
-  if (schema?.['isOpen'] !== true) await run(`GRANT USAGE ON SCHEMA ${quoted(String(schema?.['name']))} TO ${quoted(role)}`);
+  if (schema?.['isOpen'] !== true)
+    await run(`GRANT USAGE ON SCHEMA ${quoted(String(schema?.['name']))} TO ${quoted(role)}`);
   for (const name of FUNCTIONS) {
     const [held] = await run(`SELECT has_function_privilege($1, $2, 'EXECUTE') AS "isHeld"`, [role, name]);
     if (held?.['isHeld'] !== true) await run(`GRANT EXECUTE ON FUNCTION ${name} TO ${quoted(role)}`);

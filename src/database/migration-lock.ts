@@ -11,6 +11,8 @@ const STEP_LOCK = 7_203_412;
 /** Between two attempts to get the lock that somebody else has. */
 const POLL_MS = 100;
 
+const ROLLBACK_TIMEOUT_MS = 1_000;
+
 /** Limits that the role or the database may have for statements would end migrations, or whoever holds the lock. */
 const WITHOUT_LIMITS = `SELECT set_config(name, '0', true) FROM pg_settings
   WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')`;
@@ -95,7 +97,8 @@ export async function underMigrationLock<T>(pool: pg.Pool, run: (lock: Migration
     // What runs the steps may say it in words of its own.
     throw lost ?? error;
   } finally {
-    // Closing the connection ends the transaction, whatever state it is in.
+    // A pooler closes a connection whose client leaves within a transaction. Where this fails, closing ends it as well.
+    await client.query({ text: 'ROLLBACK', query_timeout: ROLLBACK_TIMEOUT_MS } as pg.QueryConfig).catch(ignore);
     client.release(true);
     client.off('error', ignore);
   }

@@ -17,7 +17,9 @@ const REFUSALS = /^(28|3D)...$/;
 
 /** @throws what the operator is told about a connection that could not be made. */
 export function refuse(error: NodeJS.ErrnoException, setting: UrlSetting): never {
-  throw error.code !== undefined && REFUSALS.test(error.code) ? error : new DatabaseUnreachableError(error.code, setting);
+  throw error.code !== undefined && REFUSALS.test(error.code)
+    ? error
+    : new DatabaseUnreachableError(error.code, setting);
 }
 
 /** A few connections for the start, without limits on how long a statement may take. */

@@ -10,7 +10,9 @@ import { raiseTenantWall, type RunText } from './tenant-wall.js';
 /** The two settings that name the database do not name the same one. */
 export class MigrationUrlError extends Error {
   constructor(what: string) {
-    super(`LATCHKEY_MIGRATION_DATABASE_URL names another ${what} than DATABASE_URL. Let them differ in nothing but the role.`);
+    super(
+      `LATCHKEY_MIGRATION_DATABASE_URL names another ${what} than DATABASE_URL. Let them differ in nothing but the role.`,
+    );
     this.name = 'MigrationUrlError';
   }
 }
@@ -50,6 +52,9 @@ async function connect(pool: pg.Pool, setting: UrlSetting): Promise<void> {
 const roleOf = async (pool: pg.Pool): Promise<string> =>
   (await pool.query<{ role: string }>('SELECT current_user::text AS role')).rows[0]?.role ?? '';
 
+const schemaOf = async (pool: pg.Pool): Promise<string | null> =>
+  (await pool.query<{ schema: string | null }>('SELECT current_schema()::text AS schema')).rows[0]?.schema ?? null;
+
 /** Where the table is that everybody who uses this database sees. */
 const TABLE = `SELECT to_regclass('_prisma_migrations')::oid::text AS oid`;
 
@@ -58,7 +63,7 @@ async function prepare(owner: pg.Pool, application: pg.Pool | null, rowLevelSecu
   // The same role twice is as one URL is.
   const role = roles === null || roles[0] === roles[1] ? null : roles[0];
   await underMigrationLock(owner, async (lock) => {
-    if (application !== null && !(await seesLock(application, lock))) throw new MigrationUrlError('database');
+    if (application !== null) await compare(owner, application, lock);
     await applyMigrations(migrationAdapter(owner, lock));
     const run: RunText = (text, values) =>
       lock.step(async (client) => (await client.query(text, values)).rows as Record<string, unknown>[]);
@@ -71,13 +76,16 @@ async function prepare(owner: pg.Pool, application: pg.Pool | null, rowLevelSecu
   });
 }
 
-async function seesLock(pool: pg.Pool, lock: MigrationLock): Promise<boolean> {
-  const client = await pool.connect();
+/** Before anything is made in the wrong place. A role that may not use the schema yet sees none. */
+async function compare(owner: pg.Pool, application: pg.Pool, lock: MigrationLock): Promise<void> {
+  const client = await application.connect();
   try {
-    return await lock.isSeenBy(client);
+    if (!(await lock.isSeenBy(client))) throw new MigrationUrlError('database');
   } finally {
     client.release();
   }
+  const [ours, theirs] = await Promise.all([schemaOf(owner), schemaOf(application)]);
+  if (theirs !== null && theirs !== ours) throw new MigrationUrlError('schema (search_path)');
 }
 
 /**
@@ -88,7 +96,11 @@ async function seesLock(pool: pg.Pool, lock: MigrationLock): Promise<boolean> {
  * @throws {MigrationUrlError} the two URLs lead to different places.
  * @throws {MigrationLockLostError} somebody ended the connection that held the lock.
  */
-export async function prepareDatabase({ connectionString, migrationUrl, rowLevelSecurity }: StartOptions): Promise<void> {
+export async function prepareDatabase({
+  connectionString,
+  migrationUrl,
+  rowLevelSecurity,
+}: StartOptions): Promise<void> {
   const owner = openStartPool(migrationUrl ?? connectionString);
   const application = migrationUrl === null ? null : openStartPool(connectionString);
   try {

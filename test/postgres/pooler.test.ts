@@ -3,10 +3,12 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
+import sql from 'sql-template-tag';
 import { afterAll, expect, test } from 'vitest';
 import { systemClock } from '../../src/clock.js';
 import { migrationNames } from '../../src/database/migrate.js';
 import { openPostgres } from '../../src/database/postgres.js';
+import { explain } from '../../src/explain.js';
 import { createLog } from '../../src/log.js';
 import { createSandbox } from '../../src/sandbox/sandbox.js';
 import { calls, connectUser, type Connection, disconnect, expire, read } from '../support/connections.js';
@@ -24,14 +26,13 @@ const sandbox = await createSandbox({ host: '127.0.0.1', port: 0, clock: systemC
 afterAll(() => sandbox.close());
 const folder = await mkdtemp(join(tmpdir(), 'latchkey-pooler-'));
 afterAll(() => rm(folder, { recursive: true, force: true }));
-const { owner, ownerUrl, adminUrl } = await createSeparateRoles();
-// Here the role that owns the tables does everything, and nothing goes past the pooler.
+const { owner, ownerUrl, application, applicationUrl, adminUrl } = await createSeparateRoles();
+// One of the processes works as the owner.
 await runAs(adminUrl, `GRANT latchkey_tenant TO ${owner}`);
-const pooler = await startPgbouncer({ url: adminUrl, users: [owner], poolSize: POOL_SIZE });
+const pooler = await startPgbouncer({ url: adminUrl, users: [owner, application], poolSize: POOL_SIZE });
 afterAll(() => pooler.stop());
 
 const settings = {
-  DATABASE_URL: pooler.through(ownerUrl),
   LATCHKEY_PREPARED_STATEMENTS: '0',
   LATCHKEY_ROOT_KEY: randomBytes(32).toString('base64'),
   LATCHKEY_ADMIN_KEY: TEST_ADMIN_KEY,
@@ -44,7 +45,15 @@ const settings = {
 };
 
 // All at once, on a database that has no table yet, with fewer connections to it than processes.
-const processes = ['all', 'api', 'api'].map((role) => spawnServer({ ...settings, LATCHKEY_ROLE: role }));
+const apart = {
+  DATABASE_URL: pooler.through(applicationUrl),
+  LATCHKEY_MIGRATION_DATABASE_URL: pooler.through(ownerUrl),
+};
+const processes = [
+  spawnServer({ ...settings, ...apart, LATCHKEY_ROLE: 'all' }),
+  spawnServer({ ...settings, ...apart, LATCHKEY_ROLE: 'api' }),
+  spawnServer({ ...settings, DATABASE_URL: pooler.through(ownerUrl), LATCHKEY_ROLE: 'api' }),
+];
 await Promise.all(processes.map(({ listening }) => listening));
 const db = await openPostgres({ connectionString: ownerUrl, log: createLog('silent') });
 afterAll(() => db.close());
@@ -96,7 +105,8 @@ test('keys of several tenants, and one of all, see what is theirs and nothing el
     const key = keys[round % keys.length]!;
     expect(tenantsIn(await key.data(GRANTS))).toEqual([it.tenantId]);
     const other = sides.find((side) => side.it !== it)!;
-    const ask = 'query ($input: CredentialInput!) { credential(input: $input) { __typename ... on Credential { version } } }';
+    const ask =
+      'query ($input: CredentialInput!) { credential(input: $input) { __typename ... on Credential { version } } }';
     expect((await key.graphql(ask, { input: it.input })).data.credential).toMatchObject({ __typename: 'Credential' });
     expect((await key.graphql(ask, { input: other.it.input })).data?.credential?.__typename).not.toBe('Credential');
   };
@@ -112,7 +122,10 @@ test('nothing of a session is left on the connections that the pooler lends', as
     (SELECT count(*)::int FROM pg_cursors) AS cursors, (SELECT count(*)::int FROM pg_listening_channels()) AS channels,
     current_setting('role') AS role, coalesce(current_setting('latchkey.tenant_id', true), '') AS tenant,
     current_setting('statement_timeout') AS "limit"`;
-  const lent = Array.from({ length: POOL_SIZE }, () => new pg.Client({ connectionString: pooler.through(ownerUrl) }));
+  const lent = Array.from(
+    { length: POOL_SIZE },
+    () => new pg.Client({ connectionString: pooler.through(applicationUrl) }),
+  );
   await Promise.all(lent.map((client) => client.connect()));
   try {
     // Each holds one of them until all have looked.
@@ -128,13 +141,139 @@ test('nothing of a session is left on the connections that the pooler lends', as
     await Promise.all(lent.map((client) => client.end()));
   }
   await until(
-    async () => (await runAs(adminUrl, `SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database
-      WHERE l.locktype = 'advisory' AND d.datname = current_database()`)).length === 0,
+    async () =>
+      (
+        await runAs(
+          adminUrl,
+          `SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+      WHERE l.locktype = 'advisory' AND d.datname = current_database()`,
+        )
+      ).length === 0,
   );
 });
 
-test('a process that would send named statements or parameters of a session says which setting it needs', async () => {
-  const refused = spawnServer({ ...settings, LATCHKEY_PREPARED_STATEMENTS: '1' });
-  expect(await refused.exited).toEqual({ code: 1, signal: null });
-  expect(refused.output()).toContain('Set LATCHKEY_PREPARED_STATEMENTS=0.');
+test('without the setting a start says which one it needs', async () => {
+  const unset = await openPostgres({ connectionString: pooler.through(ownerUrl), log: createLog('silent') });
+  const error: unknown = await unset.query(sql`SELECT 1`).catch((reason: unknown) => reason);
+  await unset.close();
+  expect(explain(error)).toContain('Set LATCHKEY_PREPARED_STATEMENTS=0.');
+});
+
+/** SQLSTATE of what the application's role is refused. */
+const refusal = (statement: string) =>
+  runAs(applicationUrl, statement).then(
+    () => 'nothing was refused',
+    (error: { code?: unknown }) => error.code,
+  );
+
+test.each([
+  ['change tables', ['ALTER TABLE credential ADD COLUMN x int', 'ALTER TABLE credential DISABLE ROW LEVEL SECURITY']],
+  [
+    'drop tables, policies and triggers',
+    [
+      'DROP TABLE rate_usage',
+      'DROP POLICY tenant ON credential',
+      'DROP TRIGGER audit_event_append_only ON audit_event',
+      'ALTER TABLE audit_event DISABLE TRIGGER ALL',
+      'SET session_replication_role = replica',
+    ],
+  ],
+  [
+    'create tables, indexes, functions and triggers',
+    [
+      'CREATE TABLE public.x (id int)',
+      'CREATE TEMPORARY TABLE x (id int)',
+      'CREATE SCHEMA x',
+      'CREATE INDEX ON credential (version)',
+      "CREATE FUNCTION public.x() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+      'CREATE TRIGGER x BEFORE INSERT ON credential FOR EACH ROW EXECUTE FUNCTION keep_tenant()',
+      'CREATE ROLE latchkey_x',
+    ],
+  ],
+  ['truncate', ['TRUNCATE rate_usage', 'TRUNCATE audit_event', 'TRUNCATE tenant CASCADE']],
+  [
+    'change or remove audit events, chains and receipts',
+    [
+      "UPDATE audit_event SET action = 'x'",
+      'DELETE FROM audit_event',
+      'SELECT FROM audit_event FOR UPDATE',
+      'DELETE FROM audit_chain',
+      'DELETE FROM audit_key',
+      'DELETE FROM deauthorization_receipt',
+      'DELETE FROM revocation_receipt',
+      'DELETE FROM tenant_deletion',
+    ],
+  ],
+  [
+    'change which migrations and root keys there are',
+    [
+      'DELETE FROM _prisma_migrations',
+      "INSERT INTO _prisma_migrations (id, checksum, migration_name) VALUES ('x', 'x', 'x')",
+      'DELETE FROM root_key',
+      "UPDATE root_key SET check_value = ''",
+    ],
+  ],
+  ['become the owner', [`SET ROLE ${owner}`]],
+])('the role that the server works as cannot %s', async (_what, statements) => {
+  expect(await Promise.all(statements.map(async (statement) => [statement, await refusal(statement)]))).toEqual(
+    statements.map((statement) => [statement, '42501']),
+  );
+});
+
+test('retention takes from the audit trail what is older than a day and behind the anchor of its chain, and nothing else', async () => {
+  const prune = () => runAs(applicationUrl, 'SELECT prune_audit_events(1000) AS count');
+  const chain = `(SELECT chain_id FROM audit_event GROUP BY 1 HAVING count(*) > 2 LIMIT 1)`;
+  const age = (days: number, sequence: number) =>
+    `UPDATE audit_event SET recorded_at = now() - interval '${days} days' WHERE chain_id = ${chain} AND sequence = ${sequence}`;
+  expect(await prune()).toEqual([{ count: 0 }]);
+  await runAs(
+    adminUrl,
+    // Triggers are not fired for what follows.
+    'SET session_replication_role = replica',
+    age(40, 1),
+    age(40, 3),
+    `UPDATE audit_chain SET anchor_sequence = 2 WHERE id = ${chain}`,
+  );
+  expect(await prune()).toEqual([{ count: 1 }]);
+  expect(await prune()).toEqual([{ count: 0 }]);
+  for (const url of [ownerUrl, applicationUrl]) {
+    const call = `SET ROLE latchkey_tenant; SELECT prune_audit_events(1)`;
+    await expect(runAs(url, call)).rejects.toMatchObject({ code: '42501' });
+  }
+});
+
+test('a grant or policy that the role has lost, or has too much, is put right by the next start', async () => {
+  const policy = "(SELECT polname FROM pg_policy WHERE polname LIKE 'application%' LIMIT 1)";
+  const [name] = await runAs(adminUrl, `SELECT ${policy} AS policy`);
+  await runAs(
+    adminUrl,
+    `REVOKE ALL ON credential FROM ${application}`,
+    `GRANT ALL ON audit_event TO ${application}`,
+    `DROP POLICY ${String(name?.['policy'])} ON provider_grant`,
+  );
+  const options = { connectionString: applicationUrl, migrationUrl: ownerUrl, log: createLog('silent') };
+  const again = await openPostgres(options);
+  try {
+    const [count] = await again.query<{ grants: number; credentials: number }>(sql`
+      SELECT (SELECT count(*) FROM provider_grant) AS grants, (SELECT count(*) FROM credential) AS credentials`);
+    expect(count?.grants).toBeGreaterThan(1);
+    expect(count?.credentials).toBeGreaterThan(1);
+    expect(await refusal('DELETE FROM audit_event')).toBe('42501');
+    expect(await refusal('TRUNCATE audit_event')).toBe('42501');
+  } finally {
+    await again.close();
+  }
+});
+
+test('a URL for migrations that leads to another database or schema keeps a server from starting', async () => {
+  const open = (change: (url: URL) => void) => {
+    const url = new URL(ownerUrl);
+    change(url);
+    return openPostgres({ connectionString: applicationUrl, migrationUrl: url.href, log: createLog('silent') });
+  };
+  await expect(open((url) => (url.pathname = '/postgres'))).rejects.toThrow('names another database than DATABASE_URL');
+  await runAs(adminUrl, `CREATE SCHEMA elsewhere AUTHORIZATION ${owner}`);
+  const elsewhere = open((url) => url.searchParams.set('options', '-c search_path=elsewhere'));
+  await expect(elsewhere).rejects.toThrow('names another schema');
+  expect(await runAs(adminUrl, `SELECT FROM pg_class WHERE relnamespace = 'elsewhere'::regnamespace`)).toEqual([]);
 });
