@@ -11,6 +11,7 @@ import { openPostgres } from '../../src/database/postgres.js';
 import { explain } from '../../src/explain.js';
 import { createLog } from '../../src/log.js';
 import { createSandbox } from '../../src/sandbox/sandbox.js';
+import { runCli } from '../support/cli.js';
 import { calls, connectUser, type Connection, disconnect, expire, read } from '../support/connections.js';
 import { createSeparateRoles, runAs } from '../support/database-roles.js';
 import { startPgbouncer } from '../support/pgbouncer.js';
@@ -157,6 +158,16 @@ test('without the setting a start says which one it needs', async () => {
   const error: unknown = await unset.query(sql`SELECT 1`).catch((reason: unknown) => reason);
   await unset.close();
   expect(explain(error)).toContain('Set LATCHKEY_PREPARED_STATEMENTS=0.');
+});
+
+test('the doctor comes through the pooler, and finds that the role can do no more than it needs', async () => {
+  const { healthy, checks } = (await runCli(['doctor', '--json'], { ...settings, ...apart })).json();
+  expect(healthy).toBe(true);
+  const roles = checks.filter((one: { check: string }) => one.check === 'database role');
+  expect(roles).toMatchObject([
+    { status: 'passed', detail: `${application} owns nothing and changes no more than rows` },
+    { status: 'passed', detail: `${owner} owns and migrates the tables` },
+  ]);
 });
 
 /** SQLSTATE of what the application's role is refused. */

@@ -44,7 +44,10 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const template = await openPostgres({ connectionString: url.href, log: createLog('silent') });
   await template.close();
 
-  if (HAS_OWN_ROLE) await admin.query(`CREATE ROLE ${TEST_ROLE} LOGIN NOINHERIT`);
+  if (HAS_OWN_ROLE) {
+    const { rowCount } = await admin.query(`SELECT FROM pg_roles WHERE rolname = '${TEST_ROLE}'`);
+    if (rowCount === 0) await admin.query(`CREATE ROLE ${TEST_ROLE} LOGIN NOINHERIT`);
+  }
   const users = [url.username, TEST_ROLE];
   const pooler = IS_POOLED ? await startPgbouncer({ url: server.url, users, poolSize: 10 }) : null;
 
@@ -56,7 +59,6 @@ export default async function setup(project: TestProject): Promise<() => Promise
   return async () => {
     await pooler?.stop();
     await admin.query(`DROP DATABASE IF EXISTS ${templateDatabase} WITH (FORCE)`);
-    if (HAS_OWN_ROLE) await admin.query(`DROP ROLE ${TEST_ROLE}`);
     await admin.end();
     await server.stop();
     await rm(folder, { recursive: true, force: true });

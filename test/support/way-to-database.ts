@@ -6,7 +6,7 @@ export const IS_POOLED = process.env['LATCHKEY_TEST_POOLER'] === '1';
 /** Set by hand, to run what there is with servers whose role owns nothing. */
 export const HAS_OWN_ROLE = process.env['LATCHKEY_TEST_ROLE'] === '1';
 
-/** The role that servers have then; made for the whole run. */
+/** The role that servers have then; made where it is missing. */
 export const TEST_ROLE = 'latchkey_test_application';
 
 /** How a server comes to a database of the tests: straight and as its owner, unless told otherwise. */
