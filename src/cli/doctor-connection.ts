@@ -5,6 +5,9 @@ import { failed, type Finding } from './doctor-finding.js';
 
 const CONNECT_MS = 5_000;
 
+/** SQLSTATE of a protocol violation, which is what PgBouncer says when it does not let somebody in. */
+const POOLER_REFUSES = '08P01';
+
 /** Looks at a database server over one connection. A connection or statement that fails is a finding. */
 export async function lookAt(
   url: string,
@@ -45,6 +48,12 @@ function unreachable({ code = 'no answer' }: NodeJS.ErrnoException, setting: Url
   if (code.startsWith('28')) return failed(check, detail, `Correct user and password in ${setting}.`);
   if (code === '3D000')
     return failed(check, detail, `Make the database (createdb), or correct its name in ${setting}.`);
+  if (code === POOLER_REFUSES)
+    return failed(
+      check,
+      detail,
+      `Let the pooler know the database and the role of ${setting}: its log says which it refused.`,
+    );
   if (code === 'ENOTFOUND') return failed(check, detail, `The host in ${setting} has no address: correct it.`);
   return failed(check, detail, `Start PostgreSQL, let this machine reach it, or correct ${setting}.`);
 }

@@ -1,5 +1,5 @@
-import type { RunText } from './tenant-wall.js';
 import { createHash } from 'node:crypto';
+import type { RunText } from './tenant-wall.js';
 
 /** What the role of the server may do with a table that has no entry below. */
 const EVERYTHING = ['DELETE', 'INSERT', 'SELECT', 'UPDATE'] as const;
@@ -34,7 +34,7 @@ const policyFor = (role: string) => `application_${createHash('sha256').update(r
 
 interface Table extends Record<string, unknown> {
   name: string;
-  /** What the role was granted with the whole table, sorted. */
+  /** What the role was granted, sorted; a privilege of single columns counts as one that it is not to have. */
   granted: string[];
   isWalled: boolean;
   /** Whether the policy that lets the role see every row is there, as it is to be. */
@@ -54,18 +54,22 @@ function statementsFor({ name, isWalled }: Table, role: string): string {
 /**
  * Grants the role that the server works as what it needs, and nothing else: rows of every table, within the tables'
  * forced row-level security, but no table of its own, none to change, and of the audit trail no event to take away.
- * What is there already is left as it is; tables that are new, and grants that a restored database lacks, come at the
- * next start. Run it as the owner, after the wall between tenants, under the lock of migrations.
+ * What is there already is left as it is, and so is a table that the role owns after all; for tables that are new, and
+ * what a restored database lacks, it is the next start that grants. Run it as the owner, after the wall between tenants,
+ * under the lock of migrations.
  */
 export async function admitApplication(run: RunText, role: string): Promise<void> {
   const tables = (await run(
     `SELECT c.relname::text AS name, c.relrowsecurity AS "isWalled",
-      ARRAY(SELECT a.privilege_type FROM aclexplode(c.relacl) a WHERE a.grantee = r.oid ORDER BY 1) AS granted,
+      ARRAY(SELECT a.privilege_type FROM aclexplode(c.relacl) a WHERE a.grantee = r.oid
+        UNION ALL SELECT 'column' FROM pg_attribute t, aclexplode(t.attacl) a
+        WHERE t.attrelid = c.oid AND a.grantee = r.oid ORDER BY 1) AS granted,
       EXISTS (SELECT 1 FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = $2 AND p.polcmd = '*'
         AND p.polpermissive AND p.polroles = ARRAY[r.oid] AND pg_get_expr(p.polqual, c.oid) = 'true'
         AND pg_get_expr(p.polwithcheck, c.oid) = 'true') AS "isLetIn"
     FROM pg_class c CROSS JOIN pg_roles r
     WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p') AND r.rolname = $1
+      AND c.relowner <> r.oid AND pg_has_role(current_user, c.relowner, 'USAGE')
     ORDER BY c.relname`,
     [role, policyFor(role)],
   )) as Table[];
