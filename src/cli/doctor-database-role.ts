@@ -5,7 +5,7 @@ import { readRolePowers } from '../database/role-powers.js';
 import { lookAt } from './doctor-connection.js';
 import { failed, type Finding, passed, warned } from './doctor-finding.js';
 
-const PAGE = 'see docs/operations.md, "Roles of the database"';
+const PAGE = 'see docs/operations/database.md, "Roles of the database"';
 
 /** What the role that the server works as may do beyond what it needs. */
 export async function examineRole(db: Sql, { migrationDatabaseUrl }: Config): Promise<Finding> {

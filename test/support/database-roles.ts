@@ -15,9 +15,9 @@ export interface SeparateRoles {
 
 /** The statements of the page, one by one; `\c` is where its reader goes to the new database. */
 async function documentedStatements(): Promise<string[]> {
-  const page = await readFile(new URL('../../docs/operations.md', import.meta.url), 'utf8');
+  const page = await readFile(new URL('../../docs/operations/database.md', import.meta.url), 'utf8');
   const block = /^## Roles of the database$.*?^```sql$(.*?)^```$/ms.exec(page)?.[1];
-  if (block === undefined) throw new Error('docs/operations.md has no SQL for roles any more.');
+  if (block === undefined) throw new Error('docs/operations/database.md has no SQL for roles any more.');
   return block
     .replace(/--.*$/gm, '')
     .replace(/^\\c (\w+)$/gm, '\\c $1;')
