@@ -12,6 +12,10 @@ export interface Config {
   publicUrl: string | null;
   /** Null: the embedded database under `dataDir`. */
   databaseUrl: string | null;
+  /** The same database under the role that owns its tables; null: `databaseUrl` names that role. */
+  migrationDatabaseUrl: string | null;
+  /** Off behind a pooler that lends connections for one transaction. */
+  preparedStatements: boolean;
   databasePoolSize: number;
   /** Longest a statement may take. */
   databaseTimeoutMs: number;
@@ -127,6 +131,9 @@ function problemsBetween(given: Given): string[] {
   if (lease.success && deadline.success && deadline.data >= lease.data) {
     problems.push('LATCHKEY_PROVIDER_DEADLINE_SECONDS must be below LATCHKEY_LEASE_SECONDS.');
   }
+  if (given['LATCHKEY_MIGRATION_DATABASE_URL'] !== undefined && given['DATABASE_URL'] === undefined) {
+    problems.push('LATCHKEY_MIGRATION_DATABASE_URL needs DATABASE_URL beside it.');
+  }
   if (given['NODE_ENV'] !== 'production') return problems;
   if (['ROOT_KEY', 'ROOT_KEY_FILE', 'ROOT_KEY_PROVIDER'].every((name) => given[`LATCHKEY_${name}`] === undefined)) {
     problems.push(
@@ -164,6 +171,8 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     port: settings.PORT,
     publicUrl: settings.LATCHKEY_PUBLIC_URL ?? null,
     databaseUrl: settings.DATABASE_URL ?? null,
+    migrationDatabaseUrl: settings.LATCHKEY_MIGRATION_DATABASE_URL ?? null,
+    preparedStatements: settings.LATCHKEY_PREPARED_STATEMENTS,
     databasePoolSize: settings.LATCHKEY_DATABASE_POOL,
     databaseTimeoutMs: settings.LATCHKEY_DATABASE_TIMEOUT_MS,
     rowLevelSecurity: settings.LATCHKEY_ROW_LEVEL_SECURITY,

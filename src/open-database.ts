@@ -10,6 +10,8 @@ export const openDatabase = (config: Config, log: Log): Promise<Database> =>
     ? openEmbedded(config.dataDir)
     : openPostgres({
         connectionString: config.databaseUrl,
+        migrationUrl: config.migrationDatabaseUrl,
+        preparedStatements: config.preparedStatements,
         log,
         poolSize: config.databasePoolSize,
         queryTimeoutMs: config.databaseTimeoutMs,

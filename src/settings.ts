@@ -65,16 +65,17 @@ const networks = z
     'must be addresses or networks such as 10.0.0.0/8, separated by commas',
   );
 
+const postgresUrl = z.string().regex(/^postgres(ql)?:\/\//, 'must begin with postgres://');
+
 /** What the environment may say, setting by setting. */
 export const Settings = z.object({
   NODE_ENV: z.string().optional(),
   HOST: z.string().min(1).default('127.0.0.1'),
   PORT: whole(0, 65_535, 4_000),
   LATCHKEY_PUBLIC_URL: publicUrl.optional(),
-  DATABASE_URL: z
-    .string()
-    .regex(/^postgres(ql)?:\/\//, 'must begin with postgres://')
-    .optional(),
+  DATABASE_URL: postgresUrl.optional(),
+  LATCHKEY_MIGRATION_DATABASE_URL: postgresUrl.optional(),
+  LATCHKEY_PREPARED_STATEMENTS: flag.default(true),
   LATCHKEY_DATABASE_POOL: whole(2, 500, 20),
   LATCHKEY_DATABASE_TIMEOUT_MS: whole(100, 600_000, 5_000),
   LATCHKEY_ROW_LEVEL_SECURITY: flag.default(true),

@@ -28,6 +28,8 @@ test('without any setting it is a development server with a sandbox and document
     port: 4000,
     publicUrl: null,
     databaseUrl: null,
+    migrationDatabaseUrl: null,
+    preparedStatements: true,
     databasePoolSize: 20,
     databaseTimeoutMs: 5_000,
     rowLevelSecurity: true,
@@ -148,6 +150,9 @@ test('each setting is named once, with what it must be', () => {
   expect(problemsOf({ PORT: '-1' })).toEqual(['PORT must be a whole number from 0 to 65535.']);
   expect(problemsOf({ LATCHKEY_SANDBOX: 'yes' })).toEqual(['LATCHKEY_SANDBOX must be 0 or 1.']);
   expect(problemsOf({ DATABASE_URL: 'mysql://x' })).toEqual(['DATABASE_URL must begin with postgres://.']);
+  expect(problemsOf({ LATCHKEY_MIGRATION_DATABASE_URL: 'postgres://x' })).toEqual([
+    'LATCHKEY_MIGRATION_DATABASE_URL needs DATABASE_URL beside it.',
+  ]);
   expect(problemsOf({ LATCHKEY_WEBHOOK_ALLOW_PRIVATE: '10.0.0.0/8,10.1.2.3' })).toEqual([
     'LATCHKEY_WEBHOOK_ALLOW_PRIVATE must be address ranges such as 10.0.0.0/8,fd00::/8.',
   ]);
@@ -166,6 +171,7 @@ test('no problem repeats the value of a setting', () => {
   for (const name of [
     'LATCHKEY_ADMIN_KEY',
     'DATABASE_URL',
+    'LATCHKEY_MIGRATION_DATABASE_URL',
     'PORT',
     'ZOOM_API_URL',
     'LATCHKEY_PUBLIC_URL',

@@ -1,16 +1,17 @@
 import { access, constants } from 'node:fs/promises';
-import pg from 'pg';
+import type pg from 'pg';
 import sql from 'sql-template-tag';
 import type { Config } from '../config.js';
-import type { Sql, SqlStatement } from '../database/database.js';
+import type { Sql } from '../database/database.js';
 import { FolderLockedError, lockFolder } from '../database/folder-lock.js';
 import { migrationNames } from '../database/migrate.js';
 import { readIdentity } from '../database/postgres-identity.js';
 import { deploymentNames, findMismatch, readDeployment } from '../domain/deployment.js';
 import type { RootKeyProvider } from '../vault/root-key.js';
+import { lookAt } from './doctor-connection.js';
+import { examineMigrationRole, examineRole } from './doctor-database-role.js';
 import { failed, type Finding, passed, warned } from './doctor-finding.js';
 
-const CONNECT_MS = 5_000;
 const OLDEST_SERVER = 130_000;
 const CLOCK_WARN_SECONDS = 2;
 const CLOCK_FAIL_SECONDS = 30;
@@ -48,42 +49,12 @@ async function examineFolder({ dataDir }: Config): Promise<Finding[]> {
   }
 }
 
-async function examineServer(url: string, config: Config, rootKeys: RootKeyProvider | null): Promise<Finding[]> {
-  const client = new pg.Client({
-    connectionString: url,
-    connectionTimeoutMillis: CONNECT_MS,
-    query_timeout: CONNECT_MS,
-  });
-  client.on('error', () => undefined);
-  try {
-    await client.connect();
-  } catch (error) {
-    await client.end().catch(() => undefined);
-    return [unreachable(error as NodeJS.ErrnoException)];
-  }
-  const db: Sql = {
-    query: async <Row>({ text, values }: SqlStatement) => (await client.query(text, values as unknown[])).rows as Row[],
-  };
-  try {
+const examineServer = (url: string, config: Config, rootKeys: RootKeyProvider | null): Promise<Finding[]> =>
+  lookAt(url, 'DATABASE_URL', async (db, client) => {
     const clock = await examineClock(db);
-    return [await examineService(db), ...(await examineContent(db, client, config, rootKeys)), clock];
-  } catch (error) {
-    const { code = 'no code' } = error as NodeJS.ErrnoException;
-    const remedy = 'Look into the log of the server; the role needs the rights of the owner of the database.';
-    return [failed('database', `a statement failed (${code})`, remedy)];
-  } finally {
-    await client.end();
-  }
-}
-
-function unreachable({ code = 'no answer' }: NodeJS.ErrnoException): Finding {
-  const detail = `cannot be reached: ${code}`;
-  if (code.startsWith('28')) return failed('database', detail, 'Correct user and password in DATABASE_URL.');
-  if (code === '3D000')
-    return failed('database', detail, 'Make the database (createdb), or correct its name in DATABASE_URL.');
-  if (code === 'ENOTFOUND') return failed('database', detail, 'The host in DATABASE_URL has no address: correct it.');
-  return failed('database', detail, 'Start PostgreSQL, let this machine reach it, or correct DATABASE_URL.');
-}
+    const roles = [await examineRole(db, config), ...(await examineMigrationRole(db, config))];
+    return [await examineService(db), ...roles, ...(await examineContent(db, client, config, rootKeys)), clock];
+  });
 
 async function examineService(db: Sql): Promise<Finding> {
   const [server] = await db.query<{ version: string; number: number; readOnly: string }>(sql`

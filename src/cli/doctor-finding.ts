@@ -1,6 +1,15 @@
 /** What one check found. */
 export interface Finding {
-  check: 'settings' | 'root key' | 'database' | 'migrations' | 'deployment' | 'clock' | 'public URL' | 'webhooks';
+  check:
+    | 'settings'
+    | 'root key'
+    | 'database'
+    | 'database role'
+    | 'migrations'
+    | 'deployment'
+    | 'clock'
+    | 'public URL'
+    | 'webhooks';
   status: 'passed' | 'warned' | 'failed';
   detail: string;
   /** What mends it; null where there is nothing to mend. */

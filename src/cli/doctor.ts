@@ -38,6 +38,6 @@ const SIGNS = { passed: 'ok  ', warned: 'warn', failed: 'FAIL' } as const;
 const COLOURS = { passed: 'green', warned: 'yellow', failed: 'red' } as const;
 
 function line({ check, status, detail, remedy }: Finding): string {
-  const head = `${styled(COLOURS[status], SIGNS[status])}  ${check.padEnd(12)}  ${detail}`;
-  return remedy === null ? head : `${head}\n      ${' '.repeat(12)}  ${remedy}`;
+  const head = `${styled(COLOURS[status], SIGNS[status])}  ${check.padEnd(13)}  ${detail}`;
+  return remedy === null ? head : `${head}\n      ${' '.repeat(13)}  ${remedy}`;
 }

@@ -39,5 +39,5 @@ export async function bindRowsToTenants(run: RunText): Promise<void> {
         WHERE a.attrelid = c.oid AND NOT a.attisdropped AND a.attname IN ('tenant_id', 'grant_id'))
       AND NOT EXISTS (SELECT 1 FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = 'tenant_of_grant')`);
   if (missing.length === 0) return;
-  await run(`BEGIN; ${FUNCTIONS} ${missing.map(({ name }) => ruleFor(String(name))).join('')} COMMIT`);
+  await run(`${FUNCTIONS} ${missing.map(({ name }) => ruleFor(String(name))).join('')}`);
 }

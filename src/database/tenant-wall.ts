@@ -73,7 +73,7 @@ export class TenantRoleError extends Error {
   }
 }
 
-/** Runs one statement, or several without parameters. */
+/** Runs one statement, or several without parameters, which are done all or none. */
 export type RunText = (text: string, values?: unknown[]) => Promise<Record<string, unknown>[]>;
 
 const codeOf = (error: unknown) => (error as { code?: unknown }).code;
@@ -83,7 +83,8 @@ const CONCURRENT = new Set<unknown>(['42710', '23505', 'XX000']);
 const FORBIDDEN = '42501';
 const ATTEMPTS = 10;
 
-async function makeRole(run: RunText): Promise<void> {
+/** @param member whose statements become the role's; null: the present role's. */
+async function makeRole(run: RunText, member: string | null): Promise<void> {
   const [state] = await run(
     `SELECT current_setting('server_version_num')::int >= 160000 AS "canSet",
       (SELECT NOT (rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb OR rolcanlogin)
@@ -99,15 +100,20 @@ async function makeRole(run: RunText): Promise<void> {
   }
   if (state?.['isHarmless'] === null) await run(`CREATE ROLE ${TENANT_ROLE} NOLOGIN NOINHERIT`);
   const privilege = state?.['canSet'] === true ? 'SET' : 'MEMBER';
-  const [member] = await run(`SELECT pg_has_role(current_user, $1::name, $2) AS "isMember"`, [TENANT_ROLE, privilege]);
-  if (member?.['isMember'] === true) return;
-  await run(`GRANT ${TENANT_ROLE} TO CURRENT_USER ${privilege === 'SET' ? 'WITH INHERIT FALSE, SET TRUE' : ''}`);
+  const [found] = await run(
+    `SELECT pg_has_role(coalesce($3::text, current_user)::name, $1::name, $2) AS "isMember",
+      coalesce(quote_ident($3::text), 'CURRENT_USER') AS member`,
+    [TENANT_ROLE, privilege, member],
+  );
+  if (found?.['isMember'] === true) return;
+  const options = privilege === 'SET' ? 'WITH INHERIT FALSE, SET TRUE' : '';
+  await run(`GRANT ${TENANT_ROLE} TO ${String(found?.['member'])} ${options}`);
 }
 
-async function ensureRole(run: RunText): Promise<void> {
+async function ensureRole(run: RunText, member: string | null): Promise<void> {
   for (let attempt = 1; ; attempt += 1) {
     try {
-      return await makeRole(run);
+      return await makeRole(run, member);
     } catch (error) {
       if (codeOf(error) === FORBIDDEN) throw new TenantRoleError(`The role ${TENANT_ROLE} cannot be made or used.`);
       if (!CONCURRENT.has(codeOf(error)) || attempt === ATTEMPTS) throw error;
@@ -152,10 +158,11 @@ function statementsFor({ name, columns }: Table): string {
  * Tables that are new get theirs at the next start. Whoever owns the tables, which is what jobs and keys of all tenants
  * use, reads and writes as before. Run it under the lock of migrations.
  *
+ * @param member the role that the server works as, where that is not the present one.
  * @throws {TenantRoleError} the role is not there and may not be made, or is one that would not be bound.
  */
-export async function raiseTenantWall(run: RunText): Promise<void> {
-  await ensureRole(run);
+export async function raiseTenantWall(run: RunText, member: string | null = null): Promise<void> {
+  await ensureRole(run, member);
   const tables = (await run(`
     SELECT c.relname::text AS name,
       ARRAY(SELECT attname::text FROM pg_attribute
@@ -172,6 +179,6 @@ export async function raiseTenantWall(run: RunText): Promise<void> {
     const mark = createHash('sha256').update(statements).digest('hex').slice(0, 16);
     if (table.mark === mark && table.isOurs) continue;
     // One transaction, so that a server which runs meanwhile is never without the policy that lets it in.
-    await run(`BEGIN; ${statements} COMMENT ON POLICY tenant ON "${table.name}" IS '${mark}'; COMMIT`);
+    await run(`${statements} COMMENT ON POLICY tenant ON "${table.name}" IS '${mark}'`);
   }
 }

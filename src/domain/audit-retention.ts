@@ -9,7 +9,8 @@ const CHAINS_AT_ONCE = 100;
 
 /**
  * Removes audit events that are older than the retention, from the start of each chain. First the chain moves its anchor
- * past them, which is an event of its own and keeps the hash that the next event follows on; only then may they go.
+ * past them, which is an event of its own and keeps the hash that the next event follows on; only then may they go. They
+ * are removed by a function of the database, because the role that the server works as may not.
  */
 export async function pruneAudit(deps: Pick<Deps, 'db' | 'log'>, retentionDays: number): Promise<void> {
   for (;;) {
@@ -23,14 +24,10 @@ export async function pruneAudit(deps: Pick<Deps, 'db' | 'log'>, retentionDays: 
   }
   // Also what a process that died had still to remove.
   for (;;) {
-    const removed = await deps.db.query(sql`
-      DELETE FROM audit_event WHERE (chain_id, sequence) IN (
-        SELECT e.chain_id, e.sequence FROM audit_chain c
-        CROSS JOIN LATERAL (SELECT chain_id, sequence FROM audit_event
-          WHERE chain_id = c.id AND sequence <= c.anchor_sequence ORDER BY sequence LIMIT ${ROWS_AT_ONCE}) e
-        LIMIT ${ROWS_AT_ONCE}) RETURNING sequence`);
-    if (removed.length === 0) return;
-    deps.log.info('audit events that have served their time were removed', { count: removed.length });
+    const [removed] = await deps.db.query<{ count: number }>(sql`SELECT prune_audit_events(${ROWS_AT_ONCE}) AS count`);
+    const count = removed?.count ?? 0;
+    if (count === 0) return;
+    deps.log.info('audit events that have served their time were removed', { count });
   }
 }
 
@@ -61,12 +58,9 @@ export async function closeChain(tx: Sql, tenantId: string): Promise<void> {
 
 /** Erases what the events of a closed chain tell about persons. @returns how many events. */
 export async function eraseDetails(tx: Sql, tenantId: string): Promise<number> {
-  const erased = await tx.query(sql`
-    UPDATE audit_event SET external_user_id = NULL, client_address = NULL, detail_salt = NULL
-    WHERE chain_id = ${tenantId}::uuid AND sequence IN (
-      SELECT sequence FROM audit_event WHERE chain_id = ${tenantId}::uuid AND detail_salt IS NOT NULL
-      LIMIT ${ROWS_AT_ONCE}) RETURNING sequence`);
-  return erased.length;
+  const [erased] = await tx.query<{ count: number }>(sql`
+    SELECT erase_audit_details(${tenantId}::uuid, ${ROWS_AT_ONCE}) AS count`);
+  return erased?.count ?? 0;
 }
 
 /** Writes where a closed chain ended into the system's chain, so that its end is proved also when it is pruned. */

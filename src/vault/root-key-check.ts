@@ -19,7 +19,8 @@ export async function verifyRootKeys(
 ): Promise<void> {
   const given = await rootKeys.describe();
   await database.transaction(async (tx) => {
-    await tx.query(sql`LOCK TABLE root_key IN SHARE ROW EXCLUSIVE MODE`);
+    // Not the table's lock, which only those get who may change or remove its rows.
+    await tx.query(sql`SELECT pg_advisory_xact_lock(hashtextextended('root_key', 0))::text`);
     const known = await tx.query<RootKeyDescription>(sql`SELECT id, check_value AS "checkValue" FROM root_key`);
     refuseMismatch(given, known, await idsInUse(tx));
     const [newest] = given;

@@ -61,6 +61,7 @@ test('with a server that runs every check passes, or is a warning about developm
     'settings warned',
     'root key passed',
     'database passed',
+    'database role warned',
     'migrations passed',
     'root key passed',
     'deployment passed',

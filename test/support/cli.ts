@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { TEST_ADMIN_KEY } from './server.js';
+import { onItsWay } from './way-to-database.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -27,7 +28,7 @@ export function startCli(args: string[], env: Record<string, string> = {}, given
     given.preload === undefined ? [] : ['--import', `data:text/javascript,${encodeURIComponent(given.preload)}`];
   const child = spawn(process.execPath, [...preload, 'dist/cli/main.js', ...args], {
     cwd: ROOT,
-    env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...env },
+    env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...onItsWay(env) },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let [stdout, stderr] = ['', ''];

@@ -8,6 +8,7 @@ import type { Database } from '../../src/database/database.js';
 import { openInMemory } from '../../src/database/embedded.js';
 import { openPostgres } from '../../src/database/postgres.js';
 import { createLog } from '../../src/log.js';
+import { wayTo } from './way-to-database.js';
 
 /** Which database the running vitest project is about. */
 export const databaseKind = (process.env['LATCHKEY_TEST_DATABASE'] ?? 'embedded') as Database['kind'];
@@ -24,7 +25,7 @@ async function openTestEmbedded(): Promise<Database> {
 }
 
 async function openTestPostgres(connectionString: string): Promise<Database> {
-  const database = await openPostgres({ connectionString, log: createLog('silent') });
+  const database = await openPostgres({ ...wayTo(connectionString), log: createLog('silent') });
   afterAll(() => database.close());
   return database;
 }

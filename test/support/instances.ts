@@ -13,6 +13,7 @@ import { createSandbox } from '../../src/sandbox/sandbox.js';
 import { findCanaries } from './canary.js';
 import { createPostgresDatabase, databaseKind, openTestDatabase } from './database.js';
 import { TEST_ADMIN_KEY, type Answer, type TestServer } from './server.js';
+import { onItsWay } from './way-to-database.js';
 
 /** One of several servers: `url` is where browsers are sent, `address` where this very one listens. */
 export interface Instance extends TestServer {
@@ -34,21 +35,23 @@ export async function startInstances(count: number, settings: Record<string, str
   let publicUrl = settings['LATCHKEY_PUBLIC_URL'];
 
   for (let index = 0; index < count; index += 1) {
-    const config = readConfig({
-      PORT: '0',
-      LATCHKEY_DATA_DIR: join(dataDir, String(index)),
-      LATCHKEY_ROOT_KEY: rootKey,
-      LATCHKEY_ADMIN_KEY: TEST_ADMIN_KEY,
-      LATCHKEY_SANDBOX: '0',
-      LATCHKEY_LOG_LEVEL: 'debug',
-      LATCHKEY_EVENT_POLL_MS: '100',
-      LATCHKEY_MEETING_LIST_INTERVAL_SECONDS: '0',
-      ZOOM_OAUTH_URL: sandbox.origin,
-      ZOOM_API_URL: `${sandbox.origin}/v2`,
-      ...(databaseUrl === null ? {} : { DATABASE_URL: databaseUrl }),
-      ...settings,
-      ...(publicUrl === undefined ? {} : { LATCHKEY_PUBLIC_URL: publicUrl }),
-    });
+    const config = readConfig(
+      onItsWay({
+        PORT: '0',
+        LATCHKEY_DATA_DIR: join(dataDir, String(index)),
+        LATCHKEY_ROOT_KEY: rootKey,
+        LATCHKEY_ADMIN_KEY: TEST_ADMIN_KEY,
+        LATCHKEY_SANDBOX: '0',
+        LATCHKEY_LOG_LEVEL: 'debug',
+        LATCHKEY_EVENT_POLL_MS: '100',
+        LATCHKEY_MEETING_LIST_INTERVAL_SECONDS: '0',
+        ZOOM_OAUTH_URL: sandbox.origin,
+        ZOOM_API_URL: `${sandbox.origin}/v2`,
+        ...(databaseUrl === null ? {} : { DATABASE_URL: databaseUrl }),
+        ...settings,
+        ...(publicUrl === undefined ? {} : { LATCHKEY_PUBLIC_URL: publicUrl }),
+      }),
+    );
     const log = createLog(config.logLevel, { write: (line) => void logs.push(line) });
     const latchkey = await (databaseUrl === null
       ? startLatchkey(config, log, async () => ({ ...db, close: async () => undefined }))

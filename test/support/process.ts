@@ -4,6 +4,7 @@ import { expect } from 'vitest';
 import type { Database } from '../../src/database/database.js';
 import type { Sandbox } from '../../src/sandbox/sandbox.js';
 import { TEST_ADMIN_KEY, type Answer, type TestServer } from './server.js';
+import { onItsWay } from './way-to-database.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -32,7 +33,13 @@ export interface ServerProcess {
 export function spawnServer(settings: Record<string, string>, folder = ROOT): ServerProcess {
   const child = spawn(process.execPath, ['dist/main.js'], {
     cwd: folder,
-    env: { PATH: process.env['PATH'], HOME: process.env['HOME'], LATCHKEY_LOG_LEVEL: 'info', PORT: '0', ...settings },
+    env: {
+      PATH: process.env['PATH'],
+      HOME: process.env['HOME'],
+      LATCHKEY_LOG_LEVEL: 'info',
+      PORT: '0',
+      ...onItsWay(settings),
+    },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let output = '';

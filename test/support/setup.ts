@@ -7,7 +7,9 @@ import type { TestProject } from 'vitest/node';
 import { prepare } from '../../src/database/embedded.js';
 import { openPostgres } from '../../src/database/postgres.js';
 import { createLog } from '../../src/log.js';
+import { startPgbouncer } from './pgbouncer.js';
 import { startCluster } from './postgres-cluster.js';
+import { HAS_OWN_ROLE, IS_POOLED, TEST_ROLE } from './way-to-database.js';
 
 declare module 'vitest' {
   export interface ProvidedContext {
@@ -16,6 +18,8 @@ declare module 'vitest' {
     /** A server on which the tests may create databases, and a migrated database to copy. */
     postgresUrl: string;
     templateDatabase: string;
+    /** Where the pooler listens that servers come through; null: there is none. */
+    poolerPort: number | null;
   }
 }
 
@@ -40,11 +44,20 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const template = await openPostgres({ connectionString: url.href, log: createLog('silent') });
   await template.close();
 
+  if (HAS_OWN_ROLE) {
+    const { rowCount } = await admin.query(`SELECT FROM pg_roles WHERE rolname = '${TEST_ROLE}'`);
+    if (rowCount === 0) await admin.query(`CREATE ROLE ${TEST_ROLE} LOGIN NOINHERIT`);
+  }
+  const users = [url.username, TEST_ROLE];
+  const pooler = IS_POOLED ? await startPgbouncer({ url: server.url, users, poolSize: 10 }) : null;
+
+  project.provide('poolerPort', pooler && Number(new URL(pooler.through(server.url)).port));
   project.provide('embeddedDump', embeddedDump);
   project.provide('postgresUrl', server.url);
   project.provide('templateDatabase', templateDatabase);
 
   return async () => {
+    await pooler?.stop();
     await admin.query(`DROP DATABASE IF EXISTS ${templateDatabase} WITH (FORCE)`);
     await admin.end();
     await server.stop();
