@@ -4,11 +4,13 @@ import { LRUCache } from 'lru-cache';
 import pg from 'pg';
 import { PrismaClient } from '../generated/prisma/client.js';
 import type { Log } from '../log.js';
-import type { Database, Sql, SqlStatement } from './database.js';
+import { createConnectionShares } from './connection-shares.js';
+import { BACKGROUND, type Database, type Sql, type SqlStatement } from './database.js';
+import { mayRepeat, nextTurn } from './dead-connection.js';
 import { applyMigrations } from './migrate.js';
 import { readIdentity } from './postgres-identity.js';
+import { beginTransaction, runTransaction } from './postgres-transaction.js';
 import { createTenantAccess } from './tenant-access.js';
-import type { TenantConnection } from './tenant-reads.js';
 import { bindRowsToTenants } from './tenant-rows.js';
 import { beginFor, raiseTenantWall, type RunText } from './tenant-wall.js';
 
@@ -20,13 +22,13 @@ const MAX_STATEMENT_NAMES = 500;
 
 const INT8_OID = 20;
 
-/** SQLSTATE of a transaction that was ended so that another could go on. Nothing of it was kept. */
-const DEADLOCK_DETECTED = '40P01';
-const MAX_ATTEMPTS = 3;
-
-const ROLLBACK_TIMEOUT_MS = 1_000;
-
 const IDLE_TIMEOUT_MS = 4_000;
+
+/** Parts of the pool that one tenant may hold at once, and what many share that could fill it. */
+const TENANT_PART = 1 / 4;
+const COMMON_PART = 1 / 2;
+/** Who reads with Prisma for keys of all tenants. */
+const READERS = 'readers';
 
 /** `int8` as number: fences, positions and counts stay far below 2^53. */
 const types: pg.CustomTypesConfig = {
@@ -93,15 +95,24 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
   });
   pool.on('error', (error) => log.warn('an idle database connection failed', { errorName: error.name }));
   const nameOf = createStatementNames();
-  const prisma = new PrismaClient({
-    adapter: new PrismaPg(pool, { statementNameGenerator: ({ sql }: { sql: string }) => nameOf(sql) }),
+  const shares = createConnectionShares({
+    limitOf: (holder) => partOf(poolSize, holder === READERS || holder === BACKGROUND ? COMMON_PART : TENANT_PART),
+    patienceMs: queryTimeoutMs,
   });
+  const openPrisma = (name: (text: string) => string, query: (statement: pg.QueryConfig) => Promise<unknown>) =>
+    new PrismaClient({
+      adapter: new PrismaPg(standIn(pool, query), {
+        statementNameGenerator: ({ sql }: { sql: string }) => name(sql),
+      }),
+    });
+  const prisma = openPrisma(nameOf, (statement) => shares.run(READERS, () => queryPool(pool, statement)));
 
   const sqlWith =
     (name: (text: string) => string) =>
     (client: pg.Pool | pg.PoolClient): Sql => ({
       query: async <Row>({ text, values }: SqlStatement): Promise<Row[]> => {
-        const result = await client.query({ name: name(text), text, values: values as unknown[], types });
+        const statement = { name: name(text), text, values: values as unknown[], types };
+        const result = await (client === pool ? queryPool(pool, statement) : client.query(statement));
         return result.rows as Row[];
       },
     });
@@ -110,95 +121,77 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
   const tenantNameOf = (text: string) => `t${nameOf(text)}`;
   const tenantSqlOf = sqlWith(tenantNameOf);
   const tenants = createTenantAccess<pg.PoolClient>({
-    begin: (tenantId) => beginTransaction(pool, beginFor(tenantId, 'READ ONLY')),
-    sqlOf: tenantSqlOf,
-    openPrisma: (query) => {
-      const statementNameGenerator = ({ sql }: { sql: string }) => tenantNameOf(sql);
-      return new PrismaClient({ adapter: new PrismaPg(standIn(pool, query), { statementNameGenerator }) });
+    begin: async (tenantId) => {
+      const turn = shares.take(tenantId);
+      if (turn !== undefined) await turn;
+      const giveBack = () => shares.give(tenantId);
+      try {
+        const { client, end } = await beginTransaction(pool, beginFor(tenantId, 'READ ONLY'));
+        return { client, end: (failure) => end(failure).finally(giveBack) };
+      } catch (error) {
+        giveBack();
+        throw error;
+      }
     },
+    isWaitedFor: shares.isWaitedFor,
+    maxSessions: partOf(poolSize, TENANT_PART),
+    patienceMs: queryTimeoutMs,
+    sqlOf: tenantSqlOf,
+    openPrisma: (query) => openPrisma(tenantNameOf, query),
     transaction: (tenantId, run) =>
-      runTransaction(pool, beginFor(tenantId, 'READ WRITE'), (client) => run(tenantSqlOf(client))),
+      shares.run(tenantId, () =>
+        runTransaction(pool, beginFor(tenantId, 'READ WRITE'), (client) => run(tenantSqlOf(client))),
+      ),
   });
-  const everybody = {
+  const everybody: Pick<Database, 'query' | 'transaction'> = {
     query: sqlOf(pool).query,
-    transaction: <T>(run: (tx: Sql) => Promise<T>) => runTransaction(pool, 'BEGIN', (client) => run(sqlOf(client))),
+    transaction: (run) => runTransaction(pool, 'BEGIN', (client) => run(sqlOf(client))),
   };
+  const sharing = (holder: string): typeof everybody => ({
+    query: (statement) => shares.run(holder, () => everybody.query(statement)),
+    transaction: (run) => shares.run(holder, () => everybody.transaction(run)),
+  });
 
-  return {
+  const database: Database = {
     kind: 'postgres',
     prisma,
     ...everybody,
-    tenant: rowLevelSecurity ? tenants.of : () => ({ ...everybody, read: (run) => run({ prisma, ...everybody }) }),
-    pool: () => ({ open: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount, max: poolSize }),
+    tenant: rowLevelSecurity
+      ? tenants.of
+      : (tenantId) => ({ ...sharing(tenantId), read: (run) => run({ prisma, ...sharing(tenantId) }) }),
+    shareOf: (holder) => ({ ...database, ...sharing(holder) }),
+    pool: () => ({
+      open: pool.totalCount,
+      idle: pool.idleCount,
+      waiting: pool.waitingCount,
+      max: poolSize,
+      shares: shares.figures(),
+    }),
     identity: () => readIdentity(pool),
     close: async () => {
       await Promise.all([prisma.$disconnect(), tenants.close()]);
       await pool.end();
     },
   };
+  return database;
+}
+
+const partOf = (poolSize: number, part: number): number => Math.max(1, Math.floor(poolSize * part));
+
+/** Sends a statement by whichever connection is free; a read once more where that one is found dead. */
+async function queryPool(pool: pg.Pool, statement: pg.QueryConfig): Promise<pg.QueryResult> {
+  try {
+    return await pool.query(statement);
+  } catch (error) {
+    if (!mayRepeat(error, statement.text)) throw error;
+    await nextTurn();
+    return pool.query(statement);
+  }
 }
 
 /** A pool as Prisma's adapter takes it, whose statements go elsewhere. */
-const standIn = (pool: pg.Pool, query: (...statement: unknown[]) => Promise<unknown>): pg.Pool =>
+const standIn = (pool: pg.Pool, query: (statement: pg.QueryConfig) => Promise<unknown>): pg.Pool =>
   new Proxy(pool, { get: (target, name) => (name === 'query' ? query : (Reflect.get(target, name) as unknown)) });
-
-/** Takes a connection and begins a transaction on it. */
-async function beginTransaction(pool: pg.Pool, begin: string): Promise<TenantConnection<pg.PoolClient>> {
-  const client = await pool.connect();
-  // The pool listens only while a connection is idle. One that breaks between two statements would end the process; the
-  // next statement fails with the same error.
-  const ignore = () => undefined;
-  client.on('error', ignore);
-  const end = async (failure: unknown): Promise<void> => {
-    let broken: Error | undefined;
-    // A connection whose rollback fails is in an unknown state, so it is closed instead of reused; one that has fallen
-    // silent is not waited for a second time.
-    const rollback = { text: 'ROLLBACK', query_timeout: ROLLBACK_TIMEOUT_MS };
-    const rollBack = () => client.query(rollback).catch((error: Error) => (broken = error));
-    try {
-      if (failure === undefined) await client.query('COMMIT');
-      else await rollBack();
-    } catch (error) {
-      await rollBack();
-      throw error;
-    } finally {
-      client.release(broken);
-      client.off('error', ignore);
-    }
-  };
-  try {
-    await client.query(begin);
-    return { client, end };
-  } catch (error) {
-    await end(error);
-    throw error;
-  }
-}
-
-/** Repeats what the database ended to resolve a deadlock. */
-async function runTransaction<T>(pool: pg.Pool, begin: string, run: (client: pg.PoolClient) => Promise<T>): Promise<T> {
-  for (let attempt = 1; ; attempt += 1) {
-    try {
-      return await runOnce(pool, begin, run);
-    } catch (error) {
-      const deadlocked = (error as NodeJS.ErrnoException).code === DEADLOCK_DETECTED;
-      if (!deadlocked || attempt === MAX_ATTEMPTS) throw error;
-    }
-  }
-}
-
-async function runOnce<T>(pool: pg.Pool, begin: string, run: (client: pg.PoolClient) => Promise<T>): Promise<T> {
-  const { client, end } = await beginTransaction(pool, begin);
-  let result: T;
-  try {
-    result = await run(client);
-  } catch (error) {
-    await end(error ?? new Error('The transaction failed.'));
-    throw error;
-  }
-  await end(undefined);
-  return result;
-}
 
 async function migrateUnderLock(connectionString: string, rowLevelSecurity: boolean): Promise<void> {
   const pool = new pg.Pool({ connectionString, connectionTimeoutMillis: 5_000, application_name: 'latchkey migrate' });
