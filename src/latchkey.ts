@@ -4,7 +4,7 @@ import { type App, createApp } from './app.js';
 import { systemClock } from './clock.js';
 import type { Config } from './config.js';
 import { type Cleanup, createCleanup } from './cleanup.js';
-import type { Database } from './database/database.js';
+import { BACKGROUND, type Database } from './database/database.js';
 import { readDevelopmentAdminKey } from './development.js';
 import { withAudit } from './domain/audit.js';
 import { createAuditKey } from './domain/audit-key.js';
@@ -172,7 +172,8 @@ async function start(config: Config, plainLog: Log, open: typeof openDatabase, c
     httpsOnly: config.production,
   });
   cleanup.add(() => webhookSender.close());
-  const deliverer = createDeliverer({ ...deps, webhookSender });
+  const background = { ...deps, db: db.shareOf(BACKGROUND) };
+  const deliverer = createDeliverer({ ...background, webhookSender });
   cleanup.add(() => deliverer.drain());
   const eventLog = createHealthEventLog(db);
   const eventStream = traced.healthEvents(createHealthEventStream(eventLog, feed));
@@ -211,7 +212,7 @@ async function start(config: Config, plainLog: Log, open: typeof openDatabase, c
   });
 
   const jobs = createJobs(
-    { ...deps, refresher, candidates, renewals, keyUse, deployment, deliverer },
+    { ...background, refresher, candidates, renewals, keyUse, deployment, deliverer },
     {
       schedules: config.role !== 'api',
       concurrency: config.refreshConcurrency,

@@ -252,7 +252,7 @@ test('what the database cannot tell at the moment is left out instead of being t
     rootKeyFailing: () => 0,
     postponed: () => 0,
     unrecordedReads: () => 0,
-    pool: () => ({ open: 3, idle: 1, waiting: 2, max: 20 }),
+    pool: () => ({ open: 3, idle: 1, waiting: 2, max: 20, shares: { held: 2, waiting: 1 } }),
     webSockets: () => 0,
     notReady: async () => (away ? (['database_unreachable'] as const) : []),
     clockOffset: asked(0),

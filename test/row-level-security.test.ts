@@ -177,11 +177,17 @@ describe('the database', () => {
 });
 
 describe('reads of one tenant', () => {
+  const unbounded = { isWaitedFor: () => false, maxSessions: 5, patienceMs: 5_000 };
+
   function count() {
     const log: string[] = [];
-    const reads = createTenantReads(async (tenantId) => {
-      log.push(`begin ${tenantId}`);
-      return { client: tenantId, end: async (failure) => void log.push(failure === undefined ? 'commit' : 'rollback') };
+    const reads = createTenantReads({
+      ...unbounded,
+      begin: async (tenantId) => {
+        log.push(`begin ${tenantId}`);
+        const end = async (failure: unknown) => void log.push(failure === undefined ? 'commit' : 'rollback');
+        return { client: tenantId, end };
+      },
     });
     return { log, reads };
   }
@@ -206,7 +212,10 @@ describe('reads of one tenant', () => {
   });
 
   test('fail with the reason why no transaction could be begun', async () => {
-    const reads = createTenantReads(async () => Promise.reject(new Error('no database')));
+    const reads = createTenantReads({
+      ...unbounded,
+      begin: async () => Promise.reject(new Error('no database')),
+    });
     const outcomes = await Promise.allSettled([reads.run('a', async () => 1), reads.run('a', async () => 2)]);
     expect(outcomes.map((outcome) => (outcome as PromiseRejectedResult).reason.message)).toEqual([
       'no database',

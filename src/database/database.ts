@@ -13,6 +13,9 @@ export interface Sql {
   query<Row>(statement: SqlStatement): Promise<Row[]>;
 }
 
+/** Who asks for what the server does by itself, in `shareOf`. */
+export const BACKGROUND = 'background';
+
 /**
  * The one store of all state: PostgreSQL, or the embedded build of it.
  *
@@ -30,6 +33,14 @@ export interface Database extends Sql {
   transaction<T>(run: (tx: Sql) => Promise<T>): Promise<T>;
   /** The same database for whoever is restricted to one tenant, named by its row. */
   tenant(tenantId: string): TenantDatabase;
+  /**
+   * The same database for whoever asks on behalf of a tenant, named by its row, or `BACKGROUND`: what they ask counts as
+   * theirs, like all that goes through `tenant`. Each may hold a part of the pool, so that nobody can take it whole; more
+   * waits in order. Without a pool it is the same.
+   *
+   * What waits too long for its turn fails with DatabaseBusyError, and has not begun.
+   */
+  shareOf(holder: string): Database;
   /** Connections of this process; null where there is no pool. */
   pool(): PoolFigures | null;
   /** What tells this database from a copy of it, as it is now; null where nothing does, as in memory. */
@@ -75,4 +86,6 @@ export interface PoolFigures {
   /** Statements and transactions that wait for a connection. */
   waiting: number;
   max: number;
+  /** Connections that tenants and others hold of their parts of the pool, and what waits although there may be others. */
+  shares: { held: number; waiting: number };
 }

@@ -72,6 +72,9 @@ async function wrap(pglite: PGlite, identity: Database['identity'], release: () 
   const prisma = new PrismaClient({ adapter: new PrismaPGlite(pglite) });
   const tenants = createTenantAccess<PGlite>({
     begin: (tenantId) => beginRead(pglite, tenantId),
+    isWaitedFor: () => false,
+    maxSessions: 1,
+    patienceMs: Number.POSITIVE_INFINITY,
     sqlOf: runWith,
     openPrisma: (query) => new PrismaClient({ adapter: new PrismaPGlite(standIn(pglite, query)) }),
     transaction: (tenantId, run) =>
@@ -86,6 +89,10 @@ async function wrap(pglite: PGlite, identity: Database['identity'], release: () 
     query: runWith(pglite).query,
     transaction: (run) => pglite.transaction((tx) => run(runWith(tx as unknown as PGlite))),
     tenant: tenants.of,
+    // There is one connection, and everybody waits for it in the order in which they came.
+    shareOf(this: Database): Database {
+      return this;
+    },
     pool: () => null,
     identity,
     close: async () => {

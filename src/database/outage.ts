@@ -1,3 +1,5 @@
+import { DatabaseBusyError } from './connection-shares.js';
+
 /** What Node says when a connection fails or cannot be made. */
 const NETWORK = new Set([
   'EAI_AGAIN',
@@ -29,6 +31,7 @@ const UNCODED =
 /** Whether the database could not be reached or would not serve, as opposed to a statement that is wrong. */
 export function isOutage(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
+  if (error instanceof DatabaseBusyError) return true;
   const { code } = error as { code?: unknown };
   if (typeof code === 'string' && (NETWORK.has(code) || SERVER.test(code) || PRISMA.has(code))) return true;
   return UNCODED.test(error.message);

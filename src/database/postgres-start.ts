@@ -26,7 +26,7 @@ export interface StartOptions {
 }
 
 /** A pool as Prisma's adapter takes it, whose statements go elsewhere. */
-export const standIn = (pool: pg.Pool, query: (...statement: unknown[]) => Promise<unknown>): pg.Pool =>
+export const standIn = (pool: pg.Pool, query: (...statement: never[]) => Promise<unknown>): pg.Pool =>
   new Proxy(pool, { get: (target, name) => (name === 'query' ? query : (Reflect.get(target, name) as unknown)) });
 
 /** Prisma's own lock, of the session: a pooler would leave it behind on a connection, and ours is held. */

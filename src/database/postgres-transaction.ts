@@ -1,4 +1,5 @@
 import type pg from 'pg';
+import { nextTurn, wasCutOff } from './dead-connection.js';
 import type { TenantConnection } from './tenant-reads.js';
 
 /** SQLSTATE of a transaction that was ended so that another could go on. Nothing of it was kept. */
@@ -7,8 +8,18 @@ const MAX_ATTEMPTS = 3;
 
 const ROLLBACK_TIMEOUT_MS = 1_000;
 
-/** Takes a connection and begins a transaction on it. */
+/** Takes a connection and begins a transaction on it; on another one where the first is found dead: nothing was asked yet. */
 export async function beginTransaction(pool: pg.Pool, begin: string): Promise<TenantConnection<pg.PoolClient>> {
+  try {
+    return await beginOnce(pool, begin);
+  } catch (error) {
+    if (!wasCutOff(error)) throw error;
+    await nextTurn();
+    return beginOnce(pool, begin);
+  }
+}
+
+async function beginOnce(pool: pg.Pool, begin: string): Promise<TenantConnection<pg.PoolClient>> {
   const client = await pool.connect();
   // The pool listens only while a connection is idle. One that breaks between two statements would end the process; the
   // next statement fails with the same error.
@@ -40,11 +51,7 @@ export async function beginTransaction(pool: pg.Pool, begin: string): Promise<Te
   }
 }
 
-/**
- * Runs `run` in a transaction; repeats what the database ended to resolve a deadlock.
- *
- * @param begin what begins it, as one message.
- */
+/** Repeats what the database ended to resolve a deadlock. */
 export async function runTransaction<T>(
   pool: pg.Pool,
   begin: string,

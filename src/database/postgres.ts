@@ -4,7 +4,9 @@ import { LRUCache } from 'lru-cache';
 import pg from 'pg';
 import { PrismaClient } from '../generated/prisma/client.js';
 import type { Log } from '../log.js';
-import type { Database, Sql, SqlStatement } from './database.js';
+import { createConnectionShares } from './connection-shares.js';
+import { BACKGROUND, type Database, type Sql, type SqlStatement } from './database.js';
+import { mayRepeat, nextTurn } from './dead-connection.js';
 import { readIdentity } from './postgres-identity.js';
 import { prepareDatabase, standIn } from './postgres-start.js';
 import { beginTransaction, runTransaction } from './postgres-transaction.js';
@@ -19,6 +21,12 @@ const INT8_OID = 20;
 const IDLE_TIMEOUT_MS = 4_000;
 
 const IDLE_IN_TRANSACTION_MS = 30_000;
+
+/** Parts of the pool that one tenant may hold at once, and what many share that could fill it. */
+const TENANT_PART = 1 / 4;
+const COMMON_PART = 1 / 2;
+/** Who reads with Prisma for keys of all tenants. */
+const READERS = 'readers';
 
 /** `int8` as number: fences, positions and counts stay far below 2^53. */
 const types: pg.CustomTypesConfig = {
@@ -59,9 +67,9 @@ export interface PostgresOptions {
   rowLevelSecurity?: boolean;
 }
 
-const sqlOf = (client: pg.Pool | pg.PoolClient, nameOf: StatementNames): Sql => ({
+const sqlOf = (send: (statement: pg.QueryConfig) => Promise<pg.QueryResult>, nameOf: StatementNames): Sql => ({
   query: async <Row>({ text, values }: SqlStatement): Promise<Row[]> => {
-    const result = await client.query({ name: nameOf(text), text, values: values as unknown[], types });
+    const result = await send({ name: nameOf(text), text, values: values as unknown[], types });
     return result.rows as Row[];
   },
 });
@@ -104,33 +112,83 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
   pool.on('error', (error) => log.warn('an idle database connection failed', { errorName: error.name }));
   const statementName = createStatementNames();
   const nameOf: StatementNames = preparedStatements ? statementName : () => undefined;
+  const shares = createConnectionShares({
+    limitOf: (holder) => partOf(poolSize, holder === READERS || holder === BACKGROUND ? COMMON_PART : TENANT_PART),
+    patienceMs: queryTimeoutMs,
+  });
   // Under names of their own: a prepared statement that changed hands between roles would be planned anew each time.
   const tenantNameOf: StatementNames = preparedStatements ? (text) => `t${statementName(text)}` : nameOf;
   const begin = (how: string): string => (preparedStatements ? how : `${how}; ${setLocal(limits)}`);
-  const prisma = openPrisma(pool, nameOf);
+  const readers = standIn(pool, (statement: pg.QueryConfig) => shares.run(READERS, () => queryPool(pool, statement)));
+  const prisma = openPrisma(readers, nameOf);
   const tenants = createTenantAccess<pg.PoolClient>({
-    begin: (tenantId) => beginTransaction(pool, begin(beginFor(tenantId, 'READ ONLY'))),
-    sqlOf: (client) => sqlOf(client, tenantNameOf),
+    begin: async (tenantId) => {
+      const turn = shares.take(tenantId);
+      if (turn !== undefined) await turn;
+      const giveBack = () => shares.give(tenantId);
+      try {
+        const { client, end } = await beginTransaction(pool, begin(beginFor(tenantId, 'READ ONLY')));
+        return { client, end: (failure) => end(failure).finally(giveBack) };
+      } catch (error) {
+        giveBack();
+        throw error;
+      }
+    },
+    isWaitedFor: shares.isWaitedFor,
+    maxSessions: partOf(poolSize, TENANT_PART),
+    patienceMs: queryTimeoutMs,
+    sqlOf: (client) => sqlOf((statement) => client.query(statement), tenantNameOf),
     openPrisma: (query) => openPrisma(standIn(pool, query), tenantNameOf),
     transaction: (tenantId, run) =>
-      runTransaction(pool, begin(beginFor(tenantId, 'READ WRITE')), (client) => run(sqlOf(client, tenantNameOf))),
+      shares.run(tenantId, () =>
+        runTransaction(pool, begin(beginFor(tenantId, 'READ WRITE')), (client) =>
+          run(sqlOf((statement) => client.query(statement), tenantNameOf)),
+        ),
+      ),
   });
-  const everybody = {
-    query: sqlOf(pool, nameOf).query,
-    transaction: <T>(run: (tx: Sql) => Promise<T>) =>
-      runTransaction(pool, begin('BEGIN'), (client) => run(sqlOf(client, nameOf))),
+  const everybody: Pick<Database, 'query' | 'transaction'> = {
+    query: sqlOf((statement) => queryPool(pool, statement), nameOf).query,
+    transaction: (run) =>
+      runTransaction(pool, begin('BEGIN'), (client) => run(sqlOf((statement) => client.query(statement), nameOf))),
   };
+  const sharing = (holder: string): typeof everybody => ({
+    query: (statement) => shares.run(holder, () => everybody.query(statement)),
+    transaction: (run) => shares.run(holder, () => everybody.transaction(run)),
+  });
 
-  return {
+  const database: Database = {
     kind: 'postgres',
     prisma,
     ...everybody,
-    tenant: rowLevelSecurity ? tenants.of : () => ({ ...everybody, read: (run) => run({ prisma, ...everybody }) }),
-    pool: () => ({ open: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount, max: poolSize }),
+    tenant: rowLevelSecurity
+      ? tenants.of
+      : (tenantId) => ({ ...sharing(tenantId), read: (run) => run({ prisma, ...sharing(tenantId) }) }),
+    shareOf: (holder) => ({ ...database, ...sharing(holder) }),
+    pool: () => ({
+      open: pool.totalCount,
+      idle: pool.idleCount,
+      waiting: pool.waitingCount,
+      max: poolSize,
+      shares: shares.figures(),
+    }),
     identity: () => readIdentity(pool),
     close: async () => {
       await Promise.all([prisma.$disconnect(), tenants.close()]);
       await pool.end();
     },
   };
+  return database;
+}
+
+const partOf = (poolSize: number, part: number): number => Math.max(1, Math.floor(poolSize * part));
+
+/** Sends a statement by whichever connection is free; a read once more where that one is found dead. */
+async function queryPool(pool: pg.Pool, statement: pg.QueryConfig): Promise<pg.QueryResult> {
+  try {
+    return await pool.query(statement);
+  } catch (error) {
+    if (!mayRepeat(error, statement.text)) throw error;
+    await nextTurn();
+    return pool.query(statement);
+  }
 }

@@ -1,7 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { PrismaClient } from '../generated/prisma/client.js';
 import type { Sql, TenantDatabase } from './database.js';
-import { createTenantReads, type TenantConnection } from './tenant-reads.js';
+import { createTenantReads, type TenantReadsOptions } from './tenant-reads.js';
 
 export interface TenantAccess {
   of(tenantId: string): TenantDatabase;
@@ -16,16 +16,17 @@ interface Queryable {
  * Gives each tenant its view of the database. One Prisma client serves them all: whose statements it sends follows from
  * the `read` that they belong to, and outside of one it sends none.
  *
- * @param deps `begin`: a transaction in which nothing but the tenant's rows can be seen; `transaction`: the same, for
- * writing; `openPrisma`: a Prisma client that gives its statements to `query`.
+ * @param deps `transaction`: one in which nothing but the tenant's rows can be seen and changed; `openPrisma`: a Prisma
+ * client that gives its statements to `query`.
  */
-export function createTenantAccess<Client extends Queryable>(deps: {
-  begin(tenantId: string): Promise<TenantConnection<Client>>;
-  sqlOf(client: Client): Sql;
-  transaction<T>(tenantId: string, run: (tx: Sql) => Promise<T>): Promise<T>;
-  openPrisma(query: (...statement: unknown[]) => Promise<unknown>): PrismaClient;
-}): TenantAccess {
-  const reads = createTenantReads(deps.begin);
+export function createTenantAccess<Client extends Queryable>(
+  deps: TenantReadsOptions<Client> & {
+    sqlOf(client: Client): Sql;
+    transaction<T>(tenantId: string, run: (tx: Sql) => Promise<T>): Promise<T>;
+    openPrisma(query: (...statement: unknown[]) => Promise<unknown>): PrismaClient;
+  },
+): TenantAccess {
+  const reads = createTenantReads(deps);
   const reading = new AsyncLocalStorage<string>();
   const prisma = deps.openPrisma(async (...statement) => {
     const tenantId = reading.getStore();

@@ -1,3 +1,6 @@
+import { DatabaseBusyError, RETRY_AFTER_SECONDS } from './connection-shares.js';
+import { nextTurn } from './dead-connection.js';
+
 /** A connection in a transaction that is for one tenant. */
 export interface TenantConnection<Client> {
   client: Client;
@@ -5,36 +8,53 @@ export interface TenantConnection<Client> {
   end(failure: unknown): Promise<void>;
 }
 
+export interface TenantReadsOptions<Client> {
+  /** Opens a transaction in which only the tenant's rows can be seen. */
+  begin(tenantId: string): Promise<TenantConnection<Client>>;
+  /** Whether somebody waits for a connection that the tenant's reads have. */
+  isWaitedFor(tenantId: string): boolean;
+  /** Transactions that one tenant's reads may have open at once. */
+  maxSessions: number;
+  /** Longest that a statement waits for others. */
+  patienceMs: number;
+}
+
 interface Statement<Client> {
   run(client: Client): Promise<unknown>;
   resolve(result: unknown): void;
   reject(error: unknown): void;
+  /** By the monotonic clock, milliseconds. */
+  sinceMs: number;
 }
 
-interface Session<Client> {
+interface Tenant<Client> {
+  /** Oldest first. */
   waiting: Statement<Client>[];
+  sessions: number;
 }
 
 /** Statements that wait for one connection before another is taken. */
 const MAX_WAITING = 4;
-
-const nextTurn = () => new Promise<void>((resolve) => void setImmediate(resolve));
+/** Statements of one tenant that wait, before more are refused at once. */
+const MAX_QUEUED = 2_000;
 
 /**
  * Runs reads for tenants in transactions, which is where a role and a tenant can be set, and makes few of them: what a
  * tenant asks while one is open joins it, so that the nested reads of an operation cost two messages more in all, not
- * each. A transaction is kept open for one turn of the event loop after its last statement, never longer.
+ * each. A transaction is kept open for one turn of the event loop after its last statement, never longer, and given up
+ * after some statements where others wait for its connection.
  *
- * A statement that fails ends its transaction; those that wait behind it go on in another.
- *
- * @param begin opens a transaction in which only the tenant's rows can be seen.
+ * Statements of a tenant begin in the order in which they came. One that fails ends its transaction; those behind it go
+ * on in another. One that has waited too long fails with DatabaseBusyError.
  */
-export function createTenantReads<Client>(begin: (tenantId: string) => Promise<TenantConnection<Client>>) {
-  const sessions = new Map<string, Set<Session<Client>>>();
+export function createTenantReads<Client>(options: TenantReadsOptions<Client>) {
+  const { begin, isWaitedFor, maxSessions, patienceMs } = options;
+  const tenants = new Map<string, Tenant<Client>>();
 
   /** @returns what a statement threw, which has ended the transaction. */
-  async function drain({ waiting }: Session<Client>, client: Client): Promise<unknown> {
-    for (let isLastTurn = false; ;) {
+  async function drain(tenantId: string, { waiting }: Tenant<Client>, client: Client): Promise<unknown> {
+    let isLastTurn = false;
+    for (let served = 0; served < MAX_WAITING || !isWaitedFor(tenantId); served += 1) {
       const statement = waiting.shift();
       if (statement === undefined) {
         if (isLastTurn) return undefined;
@@ -44,6 +64,10 @@ export function createTenantReads<Client>(begin: (tenantId: string) => Promise<T
         continue;
       }
       isLastTurn = false;
+      if (isOverdue(statement)) {
+        statement.reject(new DatabaseBusyError(RETRY_AFTER_SECONDS));
+        continue;
+      }
       try {
         statement.resolve(await statement.run(client));
       } catch (error) {
@@ -51,45 +75,52 @@ export function createTenantReads<Client>(begin: (tenantId: string) => Promise<T
         return error;
       }
     }
+    return undefined;
   }
 
-  function close(tenantId: string, session: Session<Client>): void {
-    const open = sessions.get(tenantId);
-    open?.delete(session);
-    if (open?.size === 0) sessions.delete(tenantId);
-  }
+  const isOverdue = ({ sinceMs }: Statement<Client>): boolean => performance.now() - sinceMs >= patienceMs;
 
-  async function serve(tenantId: string, session: Session<Client>): Promise<void> {
+  async function serve(tenantId: string, tenant: Tenant<Client>): Promise<void> {
     let connection: TenantConnection<Client>;
     try {
       connection = await begin(tenantId);
     } catch (error) {
-      close(tenantId, session);
-      for (const statement of session.waiting) statement.reject(error);
+      tenant.sessions -= 1;
+      // Other sessions go on with what waits; without one it would wait for nothing.
+      if (tenant.sessions > 0) return;
+      tenants.delete(tenantId);
+      for (const statement of tenant.waiting) statement.reject(error);
       return;
     }
-    const failure = await drain(session, connection.client);
-    close(tenantId, session);
-    for (const statement of session.waiting) enqueue(tenantId, statement);
+    const failure = await drain(tenantId, tenant, connection.client);
+    tenant.sessions -= 1;
+    open(tenantId, tenant);
     await connection.end(failure);
   }
 
-  function enqueue(tenantId: string, statement: Statement<Client>): void {
-    let open = sessions.get(tenantId);
-    if (open === undefined) sessions.set(tenantId, (open = new Set()));
-    for (const session of open) {
-      if (session.waiting.length < MAX_WAITING) return void session.waiting.push(statement);
-    }
-    const session = { waiting: [statement] };
-    open.add(session);
+  /** Begins another session where there is enough for one. */
+  function open(tenantId: string, tenant: Tenant<Client>): void {
+    const { waiting, sessions } = tenant;
+    if (waiting.length === 0 && sessions === 0) return void tenants.delete(tenantId);
+    if (waiting.length <= MAX_WAITING * sessions || sessions >= maxSessions) return;
+    tenant.sessions += 1;
     // Its failures are those of the statements, or of a connection that is not used again.
-    serve(tenantId, session).catch(() => undefined);
+    serve(tenantId, tenant).catch(() => undefined);
+  }
+
+  function enqueue(tenantId: string, statement: Statement<Client>): void {
+    let tenant = tenants.get(tenantId);
+    if (tenant === undefined) tenants.set(tenantId, (tenant = { waiting: [], sessions: 0 }));
+    if (tenant.waiting.length >= MAX_QUEUED) return statement.reject(new DatabaseBusyError(RETRY_AFTER_SECONDS));
+    tenant.waiting.push(statement);
+    open(tenantId, tenant);
   }
 
   return {
     run: <T>(tenantId: string, run: (client: Client) => Promise<T>): Promise<T> =>
-      new Promise((resolve, reject) =>
-        enqueue(tenantId, { run, resolve: resolve as (result: unknown) => void, reject }),
-      ),
+      new Promise((resolve, reject) => {
+        const sinceMs = performance.now();
+        enqueue(tenantId, { run, resolve: resolve as (result: unknown) => void, reject, sinceMs });
+      }),
   };
 }

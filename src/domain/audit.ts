@@ -113,6 +113,7 @@ export function withAudit(database: Database, trail: AuditTrail): Database {
       // A tenant's role writes no audit events: the rest of the transaction is the owner's.
       return { ...view, transaction: recorded(view.transaction, (tx) => tx.query(sql`SET LOCAL ROLE NONE`)) };
     },
+    shareOf: (holder) => withAudit(database.shareOf(holder), trail),
   };
   audited.add(result);
   return result;
@@ -151,6 +152,7 @@ export function actingAs(database: Database, scope: AuditScope): Database {
       const view = database.tenant(tenantId);
       return { ...view, transaction: acting(view.transaction) };
     },
+    shareOf: (holder) => actingAs(database.shareOf(holder), scope),
   };
   audited.add(result);
   return result;

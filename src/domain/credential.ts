@@ -26,7 +26,8 @@ const EXPIRY_CUT_SECONDS = 1;
 /** How long a caller waits for a refresh that another process is at. */
 const PATIENCE_MS = 20_000;
 const FIRST_POLL_MS = 25;
-const LONGEST_POLL_MS = 250;
+/** Whoever waits here is up to so much later than who refreshes; all readers of a process share one look. */
+const LONGEST_POLL_MS = 100;
 
 export interface CredentialQuery {
   tenantId: string;

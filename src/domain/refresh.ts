@@ -1,3 +1,4 @@
+import { BACKGROUND } from '../database/database.js';
 import { HEALTH_TOPIC } from '../feed/feed.js';
 import type { HealthReason } from '../generated/prisma/enums.js';
 import { inSpan, tell, traceRefresh } from '../diagnostics.js';
@@ -86,7 +87,11 @@ export function createRefresher(deps: Deps): Refresher {
   const guard = createProviderGuard({ perTenant: settings.refreshesPerTenant });
   const patience = { patienceMs: STORE_PATIENCE_MS, hurry: stopping.signal };
   const openedSecrets = createOpenedSecrets();
+  // One transaction for all, at a time: it counts for nobody.
   const writeHealthy = createRenewalWriter(deps, patience);
+  const scheduled: Deps = { ...deps, db: deps.db.shareOf(BACKGROUND) };
+  /** What a reader waits for takes up the connections of the reader's tenant. */
+  const onBehalfOf = (tenantId: string): Deps => ({ ...deps, db: deps.db.shareOf(tenantId) });
 
   function track(grantId: string, attempt: Promise<RefreshOutcome>): Promise<RefreshOutcome> {
     const tracked = attempt.finally(() => {
@@ -101,12 +106,12 @@ export function createRefresher(deps: Deps): Refresher {
     run: (lease) =>
       track(
         lease.grantId,
-        guard.inShareOf(lease.tenantId, () => shown(lease, 'schedule', () => runCounted(lease))),
+        guard.inShareOf(lease.tenantId, () => shown(lease, 'schedule', () => runCounted(scheduled, lease))),
       ),
   });
 
   const giveBackAll = (leases: readonly Lease[]) =>
-    Promise.allSettled(leases.map((lease) => giveBack(deps, lease, null)));
+    Promise.allSettled(leases.map((lease) => giveBack(scheduled, lease, null)));
 
   /** Refreshes of each tenant, those that wait included. */
   function perTenant(): Map<string, number> {
@@ -115,21 +120,21 @@ export function createRefresher(deps: Deps): Refresher {
     return counts;
   }
 
-  async function leaseAndRun(seen: { grantId: string; version: number }, force: boolean): Promise<RefreshOutcome> {
+  async function leaseAndRun(own: Deps, seen: { grantId: string; version: number }, force: boolean) {
     if (stopping.signal.aborted) return ELSEWHERE;
-    const lease = await inSpan('lease', () => takeLease(deps, seen, { force }));
-    return lease === null ? ELSEWHERE : runCounted(lease, force);
+    const lease = await inSpan('lease', () => takeLease(own, seen, { force }));
+    return lease === null ? ELSEWHERE : runCounted(own, lease, force);
   }
 
   /** As `runLease`, and tells whoever counts. */
-  async function runCounted(lease: Lease, force = false): Promise<RefreshOutcome> {
+  async function runCounted(own: Deps, lease: Lease, force = false): Promise<RefreshOutcome> {
     const sinceMs = performance.now();
     const end = (outcome: RefreshOutcome['kind'] | 'error', cause: string) => {
       const attempt = lease.failures === 0 ? 'first' : 'retry';
       tell({ kind: 'refresh', outcome, cause, attempt, seconds: (performance.now() - sinceMs) / 1_000 });
     };
     try {
-      const outcome = await runLease(lease, force);
+      const outcome = await runLease(own, lease, force);
       end(outcome.kind, outcome.kind === 'failed' ? outcome.reason : 'none');
       return outcome;
     } catch (error) {
@@ -139,54 +144,54 @@ export function createRefresher(deps: Deps): Refresher {
   }
 
   /** Asks the provider once and settles the lease with whatever came of it. */
-  async function runLease(lease: Lease, force: boolean): Promise<RefreshOutcome> {
+  async function runLease(own: Deps, lease: Lease, force: boolean): Promise<RefreshOutcome> {
     traceRefresh('leased', lease);
     let renewal: Renewal | undefined;
     try {
-      const pause = lease.appIncident ? await waitForIncident(deps, lease.app.id) : 0;
-      if (pause > 0) return await giveBack(deps, lease, { reason: 'APP_REJECTED', seconds: pause });
+      const pause = lease.appIncident ? await waitForIncident(own, lease.app.id) : 0;
+      if (pause > 0) return await giveBack(own, lease, { reason: 'APP_REJECTED', seconds: pause });
       if (!force && !guard.mayTry(lease.app.id, lease.failures === 0 ? 'first' : 'retry')) {
-        return await giveBack(deps, lease, { reason: 'PROVIDER_UNAVAILABLE', seconds: BUDGET_PAUSE_SECONDS });
+        return await giveBack(own, lease, { reason: 'PROVIDER_UNAVAILABLE', seconds: BUDGET_PAUSE_SECONDS });
       }
-      const sealer = await deps.vault.sealer(deps.db, lease.tenantId);
+      const sealer = await deps.vault.sealer(own.db, lease.tenantId);
       const keep = await deps.spool.prepare();
-      const request = await prepareRequest(lease);
-      renewal = await guard.call(lease.app.id, () => callAsApp({ ...deps, openedSecrets }, lease.app, request));
+      const request = await prepareRequest(own, lease);
+      renewal = await guard.call(lease.app.id, () => callAsApp({ ...own, openedSecrets }, lease.app, request));
       traceRefresh('answered', lease);
       const row = renewedRow(sealer, settings, renewal);
       const spooled = await keep(spoolEntry(row));
       if (spooled.isDurable) traceRefresh('spooled', lease);
       const renewed = { renewal, row };
-      const outcome = await inSpan('commit', () => store(lease, renewed, spooled));
+      const outcome = await inSpan('commit', () => store(own, lease, renewed, spooled));
       traceRefresh('committed', lease);
-      if (lease.appIncident) await closeIncident(deps, lease.app.id);
+      if (lease.appIncident) await closeIncident(own, lease.app.id);
       return outcome;
     } catch (error) {
-      if (error instanceof LeaseSpentError) return giveBack(deps, lease, null);
+      if (error instanceof LeaseSpentError) return giveBack(own, lease, null);
       if (error instanceof ProviderPausedError) {
         const { retryAfterSeconds: retryAfter } = error;
-        return failForNow(deps, lease, { reason: 'PROVIDER_UNAVAILABLE', retryAfter, inDoubt: lease.inDoubt });
+        return failForNow(own, lease, { reason: 'PROVIDER_UNAVAILABLE', retryAfter, inDoubt: lease.inDoubt });
       }
-      if (error instanceof ZoomError) return settleFailure(deps, lease, error);
+      if (error instanceof ZoomError) return settleFailure(own, lease, error);
       // Ours, not the provider's: the vault or the database. The lease runs out by itself if this cannot be stored.
       deps.log.error('a refresh could not be carried out', { grantId: lease.grantId, tenantId: lease.tenantId }, error);
       // Once answered, the stored refresh token is spent; what replaced it waits in the spool, under this lease's fence.
       if (renewal === undefined) {
         const { inDoubt } = lease;
-        await failForNow(deps, lease, { reason: 'PROVIDER_UNAVAILABLE', retryAfter: null, inDoubt }).catch(() => null);
+        await failForNow(own, lease, { reason: 'PROVIDER_UNAVAILABLE', retryAfter: null, inDoubt }).catch(() => null);
       }
       throw error;
     }
   }
 
   /** Opens everything a refresh needs before anything is sent, so that a locked vault cannot cost a rotation. */
-  async function prepareRequest(lease: Lease): Promise<(client: ZoomClient) => Promise<Renewal>> {
+  async function prepareRequest(own: Deps, lease: Lease): Promise<(client: ZoomClient) => Promise<Renewal>> {
     const { grantId, tenantId, fence, version } = lease;
     let refreshToken: Awaited<ReturnType<Deps['vault']['open']>> | null = null;
     if (lease.appKind !== 'SERVER_TO_SERVER') {
       if (lease.sealedRefreshToken === null) throw new Error('The credential has no refresh token.');
       const place = credentialPlace({ id: grantId, tenantId }, 'sealed_refresh_token', version);
-      refreshToken = await deps.vault.open(deps.db, place, lease.sealedRefreshToken);
+      refreshToken = await deps.vault.open(own.db, place, lease.sealedRefreshToken);
     }
     return async (client) => {
       // Sent later, the answer could come when another process has taken the credential up already.
@@ -208,6 +213,7 @@ export function createRefresher(deps: Deps): Refresher {
   }
 
   async function store(
+    own: Deps,
     lease: Lease,
     { renewal, row }: { renewal: Renewal; row: RenewedRow },
     spooled: Spooled,
@@ -218,8 +224,8 @@ export function createRefresher(deps: Deps): Refresher {
         deps.feed.publish(HEALTH_TOPIC);
         return { kind: 'refreshed' };
       }
-      const outcome = await settleRenewal(deps, row, patience);
-      if (outcome === 'gone') await surrenderOrphan(deps, renewal, lease.app.id, patience);
+      const outcome = await settleRenewal(own, row, patience);
+      if (outcome === 'gone') await surrenderOrphan(own, renewal, lease.app.id, patience);
       if (outcome === 'undecided') spooled.postpone();
       else spooled.settle();
       return outcome === 'stored' ? { kind: 'refreshed' } : ELSEWHERE;
@@ -236,7 +242,9 @@ export function createRefresher(deps: Deps): Refresher {
         running.get(seen.grantId) ??
         track(
           seen.grantId,
-          guard.inShareOf(seen.tenantId, () => shown(seen, 'request', () => leaseAndRun(seen, force))),
+          guard.inShareOf(seen.tenantId, () =>
+            shown(seen, 'request', () => leaseAndRun(onBehalfOf(seen.tenantId), seen, force)),
+          ),
         )
       );
     },
@@ -248,7 +256,7 @@ export function createRefresher(deps: Deps): Refresher {
         running: perTenant(),
         perTenant: settings.refreshesPerTenant,
       };
-      const leases = stopping.signal.aborted ? [] : await takeDueLeases(deps, room);
+      const leases = stopping.signal.aborted ? [] : await takeDueLeases(scheduled, room);
       // Taken while the end began, nobody would start them.
       if (stopping.signal.aborted) await giveBackAll(leases);
       else queue.add(leases);
@@ -262,7 +270,7 @@ export function createRefresher(deps: Deps): Refresher {
       return true;
     },
     replay: async (options) => {
-      for (const spooled of await deps.spool.unsettled(options)) await settleSpooled(deps, spooled);
+      for (const spooled of await deps.spool.unsettled(options)) await settleSpooled(scheduled, spooled);
     },
     load: () => ({
       running: running.size,

@@ -100,7 +100,10 @@ function auditMutation(field: Field, { action, before }: MutationRule): void {
   field.resolve = async (parent, args, ctx, info) => {
     const principal = auditPrincipalOf(ctx.principal, ctx.clientAddress);
     const operation: AuditedOperation = { action, about: await aboutOf(ctx, args), recorded: false };
-    const db = actingAs(ctx.db, { principal, operation });
+    // What is done for a tenant takes up the tenant's connections, whoever asks for it.
+    const { tenantId } = operation.about;
+    const shared = typeof tenantId === 'string' ? ctx.db.shareOf(tenantId) : ctx.db;
+    const db = actingAs(shared, { principal, operation });
     if (before) await db.transaction(async () => undefined);
     const result: unknown = await resolve(parent, args, contextWith(ctx, db), info);
     if (operation.recorded) return result;

@@ -43,7 +43,7 @@ export interface Context extends GraphQLDeps {
 }
 
 /** What a principal of one tenant is given in place of what serves everybody. */
-type Restricted = Pick<Context, 'prisma' | 'candidates' | 'own'>;
+type Restricted = Pick<Context, 'db' | 'prisma' | 'candidates' | 'own'>;
 
 /**
  * Makes the context of an operation. The only place where a way to the database is given to a principal: whatever else
@@ -59,6 +59,7 @@ export function createContextFactory(
   function restrict(principal: Principal & { tenantId: string }): Restricted {
     const view = deps.db.tenant(principal.tenantId);
     return {
+      db: deps.db.shareOf(principal.tenantId),
       prisma: scopedPrisma(deps.db.prisma, view, principal),
       candidates: createTenantCandidateReader(deps.db, principal.tenantId),
       own: withDatabase(deps, ownDatabase(deps.db, principal)),

@@ -24,6 +24,7 @@ export const ERROR_CODES: ReadonlySet<string> = new Set([
   'COST_LIMIT_EXCEEDED',
   'DEADLINE_EXCEEDED',
   'TOO_MANY_STREAMS',
+  'RATE_LIMITED',
   // Its stream is over.
   'SESSION_EXPIRED',
   'SESSION_REVOKED',

@@ -3,6 +3,7 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { ExecutionResult } from 'graphql';
 import { type OperationKind, tell } from '../diagnostics.js';
+import { RETRY_AFTER_SECONDS } from '../database/connection-shares.js';
 import type { Log } from '../log.js';
 import { NOBODY } from '../domain/principal.js';
 import type { Refusal } from '../domain/rate-limit.js';
@@ -230,15 +231,25 @@ function textOf(params: Record<string, unknown>, documents: PersistedDocuments |
 }
 
 /** @see https://graphql.github.io/graphql-over-http/draft/#sec-Status-Codes */
-function respondResult(res: ServerResponse, { errors, ...result }: ExecutionResult, mediaType: string): void {
-  // Without data the request itself was wrong; application/json tells that in the body alone.
-  const isRefused = result.data === undefined && !mediaType.startsWith('application/json');
-  const status = errors?.some(({ extensions }) => extensions['code'] === 'DEADLINE_EXCEEDED') ? 504 : 200;
+function respondResult(res: ServerResponse, answer: ExecutionResult, mediaType: string): void {
+  const { errors, ...result } = answer;
+  const status = statusOf(answer, mediaType);
   const text = JSON.stringify(errors === undefined ? result : { ...result, errors: errors.map(formatError) });
-  res.writeHead(status === 200 && isRefused ? 400 : status, {
+  res.writeHead(status, {
     'content-type': mediaType,
     'content-length': Buffer.byteLength(text),
     ...BASE_HEADERS,
+    ...(status === 429 ? { 'retry-after': String(RETRY_AFTER_SECONDS) } : {}),
   });
   res.end(text);
+}
+
+function statusOf({ data, errors }: ExecutionResult, mediaType: string): number {
+  if (errors === undefined) return 200;
+  const has = (code: string) => errors.some(({ extensions }) => extensions['code'] === code);
+  if (has('DEADLINE_EXCEEDED')) return 504;
+  // Where something was answered, or done, it must not be asked for again as a whole.
+  if (has('RATE_LIMITED') && Object.values(data ?? {}).every((field) => field === null)) return 429;
+  // Without data the request itself was wrong; application/json tells that in the body alone.
+  return data === undefined && !mediaType.startsWith('application/json') ? 400 : 200;
 }

@@ -1,5 +1,6 @@
 import { PothosValidationError } from '@pothos/core';
 import { GraphQLError, type GraphQLErrorExtensions, type GraphQLFormattedError } from 'graphql';
+import { DatabaseBusyError } from '../database/connection-shares.js';
 import { isOutage } from '../database/outage.js';
 import { AuditUnavailableError } from '../domain/audit.js';
 import type { Log } from '../log.js';
@@ -50,6 +51,8 @@ function isUnstorableText(error: unknown): boolean {
   return code === UNSTORABLE_TEXT || meta?.driverAdapterError?.cause?.originalCode === UNSTORABLE_TEXT;
 }
 
+const BUSY = { message: 'Too much is asked at once. Try again later.', code: 'RATE_LIMITED' };
+
 /** What a caller may know of a failure that is ours: a sentence, and a code to branch on. */
 function describeFailure(error: unknown): [message: string, code: string] {
   if (error instanceof VaultError) return ['Stored secrets cannot be opened at the moment.', 'VAULT_UNAVAILABLE'];
@@ -81,6 +84,12 @@ export function createMask({ log, hideSuggestions }: { log: Log; hideSuggestions
       });
     }
     const cause = original ?? error;
+    if (cause instanceof DatabaseBusyError) {
+      // The caller's own doing, and told to nobody else: a flood must not fill the log.
+      log.debug('an operation was refused', { code: BUSY.code });
+      const extensions = { code: BUSY.code, retryAfterSeconds: cause.retryAfterSeconds };
+      return new GraphQLError(BUSY.message, { nodes: nodes ?? null, path: path ?? null, extensions });
+    }
     const [message, code] = describeFailure(cause);
     log.error('an operation failed', { code }, cause);
     return new GraphQLError(message, { nodes: nodes ?? null, path: path ?? null, extensions: { code } });

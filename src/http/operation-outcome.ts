@@ -16,6 +16,7 @@ const OUTCOMES: Readonly<Record<string, OperationOutcome>> = {
   AUDIT_UNAVAILABLE: 'audit_unavailable',
   FORBIDDEN: 'forbidden',
   UNAUTHENTICATED: 'unauthenticated',
+  RATE_LIMITED: 'rate_limited',
 };
 
 /** The gravest first: what is ours counts before what is the caller's. */
@@ -26,6 +27,7 @@ const GRAVITY: readonly OperationOutcome[] = [
   'unavailable',
   'forbidden',
   'unauthenticated',
+  'rate_limited',
 ];
 
 /** What became of an operation, by the codes of its errors. Errors that are data of the schema are `ok`. */

@@ -53,14 +53,7 @@ export function createInstruments(meters: Meters): Instruments {
         log.error(...line);
       },
     }),
-    database: (database) => ({
-      ...database,
-      transaction: (run) => tellingTransaction(database, run),
-      tenant: (tenantId) => {
-        const view = database.tenant(tenantId);
-        return { ...view, transaction: (run) => tellingTransaction(view, run) };
-      },
-    }),
+    database: tellingDatabase,
     rootKeys: (rootKeys) => {
       const count = (operation: string) => (outcome: string, seconds: number) => {
         meters.rootKeyOperations.inc({ operation, outcome });
@@ -110,6 +103,16 @@ export function createInstruments(meters: Meters): Instruments {
     jobs: (jobs) => jobs.map((job) => instrumentJob(job, meters)),
   };
 }
+
+const tellingDatabase = (database: Database): Database => ({
+  ...database,
+  transaction: (run) => tellingTransaction(database, run),
+  tenant: (tenantId) => {
+    const view = database.tenant(tenantId);
+    return { ...view, transaction: (run) => tellingTransaction(view, run) };
+  },
+  shareOf: (holder) => tellingDatabase(database.shareOf(holder)),
+});
 
 /** What is told of a transaction is told after its commit, and not at all where there is none. */
 async function tellingTransaction<T>(

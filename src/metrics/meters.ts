@@ -143,6 +143,11 @@ export function createMeters() {
 
     poolConnections: gauge('database_pool_connections', 'Connections to the database.', ['state']),
     poolWaiting: gauge('database_pool_waiting', 'Statements and transactions that wait for a connection.'),
+    sharesHeld: gauge(
+      'database_shares_held',
+      'Connections that tenants, readers and jobs hold of their parts of the pool.',
+    ),
+    sharesWaiting: gauge('database_shares_waiting', 'Statements and transactions that wait for a part of the pool.'),
     poolMax: gauge('database_pool_max', 'Connections that this process may have.'),
     databaseUp: gauge('database_up', '1 when the figures of the last scrape could be read from the database.'),
     clockOffset: gauge('clock_offset_seconds', 'How far the clock of this process is ahead of the database.'),

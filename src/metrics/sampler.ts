@@ -50,6 +50,8 @@ export function createSampler(meters: Meters, sources: Sources): () => Promise<v
     meters.poolConnections.set({ state: 'busy' }, pool.open - pool.idle);
     meters.poolWaiting.set(pool.waiting);
     meters.poolMax.set(pool.max);
+    meters.sharesHeld.set(pool.shares.held);
+    meters.sharesWaiting.set(pool.shares.waiting);
   }
 
   async function sampleReadiness(): Promise<void> {

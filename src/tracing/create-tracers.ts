@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http';
 import type { Context } from '@opentelemetry/api';
 import { LRUCache } from 'lru-cache';
 import { apart, inSpan, type SpanFacts } from '../diagnostics.js';
-import type { Sql, SqlStatement } from '../database/database.js';
+import type { Database, Sql, SqlStatement } from '../database/database.js';
 import type { PrismaClient } from '../generated/prisma/client.js';
 import type { Keep } from '../spool/spool.js';
 import type { Tracers } from './tracers.js';
@@ -20,21 +20,7 @@ export function createTracers(spans: Spans, continued: (headers: IncomingHttpHea
       warn: (message, fields) => log.warn(message, { ...fields, ...inTrace() }),
       error: (message, fields, error) => log.error(message, { ...fields, ...inTrace() }, error),
     }),
-    database: (database) => ({
-      ...database,
-      ...traceSql(database),
-      prisma: tracePrisma(database.prisma),
-      transaction: async (run) => inSpan('transaction', () => database.transaction((tx) => run(traceSql(tx)))),
-      tenant: (tenantId) => {
-        const view = database.tenant(tenantId);
-        return {
-          ...view,
-          ...traceSql(view),
-          read: (run) => view.read((reads) => run({ ...traceSql(reads), prisma: tracedReads(reads.prisma) })),
-          transaction: async (run) => inSpan('transaction', () => view.transaction((tx) => run(traceSql(tx)))),
-        };
-      },
-    }),
+    database: (database) => traceDatabase(database, tracePrisma(database.prisma)),
     spool: (spool) => ({
       ...spool,
       prepare: async () => {
@@ -87,6 +73,23 @@ const traceSql = (sql: Sql): Sql => ({
       () => sql.query<Row>(statement),
       () => summaryOf(statement.text),
     ),
+});
+
+const traceDatabase = (database: Database, prisma: PrismaClient): Database => ({
+  ...database,
+  ...traceSql(database),
+  prisma,
+  transaction: async (run) => inSpan('transaction', () => database.transaction((tx) => run(traceSql(tx)))),
+  tenant: (tenantId) => {
+    const view = database.tenant(tenantId);
+    return {
+      ...view,
+      ...traceSql(view),
+      read: (run) => view.read((reads) => run({ ...traceSql(reads), prisma: tracedReads(reads.prisma) })),
+      transaction: async (run) => inSpan('transaction', () => view.transaction((tx) => run(traceSql(tx)))),
+    };
+  },
+  shareOf: (holder) => traceDatabase(database.shareOf(holder), prisma),
 });
 
 function tracePrisma(prisma: PrismaClient): PrismaClient {

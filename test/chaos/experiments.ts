@@ -4,6 +4,7 @@ import { deployments } from './deployments.js';
 import { disks } from './disks.js';
 import { endings } from './endings.js';
 import type { Experiment } from './experiment.js';
+import { floods } from './floods.js';
 import { idleStreams } from './idle-streams.js';
 import { keys } from './keys.js';
 import { killing } from './kill.js';
@@ -25,6 +26,7 @@ const GROUPS = [
   pauses,
   outages,
   wires,
+  floods,
   throttling,
   answers,
   refusals,

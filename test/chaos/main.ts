@@ -1,6 +1,7 @@
 // npm run chaos: breaks three real processes and a real PostgreSQL in known ways, and compares what comes of it with
-// what must come of it. CHAOS_SEED, CHAOS_ONLY=X-03,X-04 and CHAOS_ROUNDS change what is run; the last counts the random
-// kills, and everything else that is repeated grows with it.
+// what must come of it. `npm run chaos -- X-03 X-04` runs those alone, as CHAOS_ONLY=X-03,X-04 does. CHAOS_SEED and
+// CHAOS_ROUNDS change what is random; the last counts the random kills, and everything else that is repeated grows with
+// it.
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,7 +16,7 @@ const STANDARD_ROUNDS = 20;
 const seed = Number(process.env['CHAOS_SEED'] ?? DEFAULT_SEED);
 const rounds = Number(process.env['CHAOS_ROUNDS'] ?? STANDARD_ROUNDS);
 const scale = rounds / STANDARD_ROUNDS;
-const only = (process.env['CHAOS_ONLY'] ?? '').split(',').filter((id) => id !== '');
+const only = [...process.argv.slice(2), ...(process.env['CHAOS_ONLY'] ?? '').split(',')].filter((id) => id !== '');
 const chosen = EXPERIMENTS.filter(({ id }) => only.length === 0 || only.includes(id));
 
 const folder = await mkdtemp(join(tmpdir(), 'latchkey-chaos-cluster-'));

@@ -12,7 +12,6 @@ export interface Result extends Observation {
 
 /** Experiments that this suite does not run, and why. */
 const NOT_RUN: readonly [id: string, why: string][] = [
-  ['X-10', 'one tenant can take all connections to the database; nothing keeps some for the others yet'],
   ['X-11', 'Redis that is stopped, flushed or asleep is an ordinary test, `test/postgres/wake-up.test.ts`'],
   ['X-24', 'root keys that are away are an ordinary test, `test/root-key-outage.test.ts`'],
   ['X-31', 'sockets that are cut are an ordinary test, `test/postgres/event-delivery.test.ts`'],

@@ -168,7 +168,8 @@ const resetWithin = wired(
     proxy.become({ kind: 'pass' });
     const told = await reading;
     const bystander = await connectUser(server).catch((error: Error) => error);
-    check.that(server.process.isRunning() && !(bystander instanceof Error), 'the server does not serve any more');
+    const failure = bystander instanceof Error ? `: ${bystander.message}` : '';
+    check.that(server.process.isRunning() && failure === '', `the server does not serve any more${failure}`);
     if (!server.process.isRunning()) return `the process ended; the reader got ${summary([told as Reading])}`;
     const startedAt = performance.now();
     await waitUntil('the token is renewed', async () => (await stage.read(server, connection)).version === 2);

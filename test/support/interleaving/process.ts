@@ -109,6 +109,9 @@ function createDatabase(actor: Actor, surroundings: Surroundings): Database {
           () => true,
         ),
       ),
+    shareOf(): Database {
+      return this;
+    },
     pool: () => null,
     identity: async () => null,
     close: async () => undefined,
