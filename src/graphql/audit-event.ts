@@ -110,9 +110,11 @@ builder.node(AuditEvent, {
       type: Grant,
       nullable: true,
       description: 'The connection it was about; null where it was about none, and once that is removed.',
-      // A chain names grants of its own tenant only, and whoever sees the event sees the tenant.
-      resolve: (query, { grantId }, _args, ctx) =>
-        grantId === null ? null : ctx.db.prisma.grant.findUnique({ ...query, where: { id: grantId } }),
+      // Whoever sees the event sees the tenant, but an attempt that was refused may have named another tenant's grant.
+      resolve: (query, { grantId, chainId }, _args, ctx) =>
+        grantId === null
+          ? null
+          : ctx.db.prisma.grant.findUnique({ ...query, where: { id: grantId, tenantId: chainId } }),
     }),
     credentialVersion: t.exposeInt('credentialVersion', {
       nullable: true,
