@@ -18,6 +18,10 @@ const AuditPrincipalKind = builder.enumType('AuditPrincipalKind', {
     [AuditPrincipalKinds.SIGNED_URL]: { description: 'Whoever had a signed URL.' },
     [AuditPrincipalKinds.PROVIDER]: { description: 'Zoom, by a signed webhook to a provider app.' },
     [AuditPrincipalKinds.SYSTEM]: { description: 'This server by itself.' },
+    [AuditPrincipalKinds.BROWSER]: {
+      description: 'Whoever came back from the consent screen with the state of a trip.',
+    },
+    [AuditPrincipalKinds.OPERATOR]: { description: 'Whoever ran a command that works on the database itself.' },
   } as const,
 });
 
@@ -33,6 +37,7 @@ const AuditOutcome = builder.enumType('AuditOutcome', {
 function principalIdOf({ principalKind, principalId }: AuditEventRow): string {
   if (principalKind === 'SERVER_KEY') return encodeGlobalId('ServerKey', principalId);
   if (principalKind === 'FRONTEND_SESSION') return encodeGlobalId('FrontendSession', principalId);
+  if (principalKind === 'BROWSER') return encodeGlobalId('AuthorizationSession', principalId);
   if (principalKind === 'PROVIDER') return encodeGlobalId('ProviderApp', principalId);
   return principalId;
 }
@@ -64,14 +69,15 @@ builder.node(AuditEvent, {
     cursor: t.string({ description: 'Pass as `after` to go on behind this event.', resolve: auditCursorOf }),
     occurredAt: t.expose('occurredAt', {
       type: 'DateTime',
-      description: 'When it happened, by the clock of the database; the first time where it stands for several reads.',
+      description:
+        'When it happened, by the clock of the database; the first time where it stands for several reads or attempts.',
     }),
     lastOccurredAt: t.expose('lastOccurredAt', {
       type: 'DateTime',
-      description: 'The last time, where it stands for several reads.',
+      description: 'The last time, where it stands for several reads or attempts.',
     }),
     count: t.exposeInt('count', {
-      description: 'How many reads it stands for, or how many things were changed.',
+      description: 'How many reads or refused attempts it stands for, or how many things were changed.',
     }),
     tenant: t.prismaField({
       type: Tenant,
@@ -90,7 +96,8 @@ builder.node(AuditEvent, {
     }),
     principalKind: t.expose('principalKind', { type: AuditPrincipalKind, description: 'What kind of caller it was.' }),
     principalId: t.string({
-      description: 'Who it was: the id of a server key, frontend session or provider app, or a word.',
+      description:
+        'Who it was: the id of a server key, frontend session, provider app or, of a browser, its trip; or a word.',
       resolve: principalIdOf,
     }),
     externalUserId: t.exposeString('externalUserId', {
