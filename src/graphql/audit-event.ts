@@ -1,11 +1,10 @@
 import { SYSTEM_CHAIN } from '../domain/audit-chain.js';
 import type { AuditEvent as AuditEventRow, Prisma } from '../generated/prisma/client.js';
 import { builder, encodeGlobalId } from './builder.js';
-import { auditCursorOf, auditPlaceOf, checkPageSize, isGiven, type PageArgs } from './connection.js';
+import { auditCursorOf, auditPlaceOf, cursorPage, isGiven, type PageArgs, type Wanted } from './connection.js';
 import type { Context } from './context.js';
 import { Grant } from './grant.js';
 import { NO_ROW, rowId } from './ids.js';
-import { DEFAULT_PAGE } from './page.js';
 import { Tenant } from './tenant.js';
 import { AuditOutcome as AuditOutcomes, AuditPrincipalKind as AuditPrincipalKinds } from '../generated/prisma/enums.js';
 
@@ -178,36 +177,22 @@ function beyond(cursor: string, direction: 'gt' | 'lt'): Prisma.AuditEventWhereI
 
 /** A page in the order in which the events were recorded, which within one tenant is that of its chain. */
 async function auditEventPage(ctx: Context, args: PageArgs & { filter?: Filter | null | undefined }) {
-  checkPageSize(args);
-  // What was read a moment ago is to be found. Where it cannot be recorded, what was recorded can still be read.
-  await ctx.reads.flush().catch(() => undefined);
-  const backwards = !isGiven(args.first) && isGiven(args.last);
-  const size = (backwards ? args.last : args.first) ?? DEFAULT_PAGE;
-  const order = backwards ? 'desc' : 'asc';
-  const rows = await ctx.prisma.auditEvent.findMany({
-    where: {
-      AND: [
-        await conditionOf(ctx, args.filter ?? {}),
-        ...(isGiven(args.after) ? [beyond(args.after, 'gt')] : []),
-        ...(isGiven(args.before) ? [beyond(args.before, 'lt')] : []),
-      ],
-    },
-    orderBy: [{ recordedAt: order }, { chainId: order }, { sequence: order }],
-    take: size + 1,
-  });
-  const page = rows.slice(0, size);
-  if (backwards) page.reverse();
-  const edges = page.map((node) => ({ cursor: auditCursorOf(node), node }));
-  const more = rows.length > size;
-  return {
-    edges,
-    pageInfo: {
-      hasNextPage: backwards ? isGiven(args.before) : more,
-      hasPreviousPage: backwards ? more : isGiven(args.after),
-      startCursor: edges.at(0)?.cursor ?? null,
-      endCursor: edges.at(-1)?.cursor ?? null,
-    },
+  const read = async ({ order, take }: Wanted) => {
+    // What was read a moment ago is to be found. Where it cannot be recorded, what was recorded can still be read.
+    await ctx.reads.flush().catch(() => undefined);
+    return ctx.prisma.auditEvent.findMany({
+      where: {
+        AND: [
+          await conditionOf(ctx, args.filter ?? {}),
+          ...(isGiven(args.after) ? [beyond(args.after, 'gt')] : []),
+          ...(isGiven(args.before) ? [beyond(args.before, 'lt')] : []),
+        ],
+      },
+      orderBy: [{ recordedAt: order }, { chainId: order }, { sequence: order }],
+      take,
+    });
   };
+  return cursorPage(args, read, auditCursorOf);
 }
 
 builder.queryField('auditEvents', (t) =>
