@@ -47,14 +47,16 @@ export type Occurrence =
   | { kind: 'health-transition'; status: string; reason: string }
   /** Events of the audit trail were stored. */
   | { kind: 'audit'; what: AuditSubject; count: number }
-  /** They could not be: a change was not made, or reads are still to be recorded or were refused. */
+  /** They could not be: a change was not made, or reads are still to be recorded or were refused, or a refusal was not counted. */
   | { kind: 'audit-failure'; what: AuditSubject }
+  /** A request of somebody who is not known, or an answer of the consent screen, was refused: never an audit event. */
+  | { kind: 'refused-request'; route: 'graphql' | 'websocket' | 'tokens' | 'callback'; reason: string }
   /** One more who is told of health events, or one less. */
   | { kind: 'health-subscription'; change: 1 | -1 }
   | { kind: 'health-event-delivered' }
   | { kind: 'operation'; operation: OperationKind; outcome: OperationOutcome; seconds: number };
 
-export type AuditSubject = 'change' | 'read';
+export type AuditSubject = 'change' | 'read' | 'refusal';
 
 export type DeliveryOutcome = 'delivered' | 'refused' | 'timed_out' | 'connection_failed' | 'address_not_allowed';
 

@@ -1,7 +1,7 @@
 import type { Config } from '../config.js';
 import { adoptDatabase, DeploymentAliveError } from '../domain/adoption.js';
 import { releaseCanaries } from '../domain/refresh-canary.js';
-import { withDatabase } from './installation.js';
+import { asOperator } from './installation.js';
 import { CliError, type Output } from './output.js';
 
 export interface AdoptOptions {
@@ -14,7 +14,7 @@ export interface AdoptOptions {
 export async function adopt(config: Config, output: Output, options: AdoptOptions): Promise<void> {
   if (options.release === true) return release(config, output);
   try {
-    const adoption = await withDatabase(config, (db) => adoptDatabase(db, config, options));
+    const adoption = await asOperator(config, ({ db }) => adoptDatabase(db, config, options));
     const { adopted, aliveAt, canaries } = adoption;
     output.result({ ...adoption, aliveAt: aliveAt?.toISOString() ?? null }, () =>
       adopted
@@ -30,6 +30,6 @@ export async function adopt(config: Config, output: Output, options: AdoptOption
 }
 
 async function release(config: Config, output: Output): Promise<void> {
-  const released = await withDatabase(config, releaseCanaries);
+  const released = await asOperator(config, ({ db }) => releaseCanaries(db));
   output.result({ released }, () => `the refreshes of ${released} apps go on`);
 }

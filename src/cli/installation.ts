@@ -1,5 +1,8 @@
 import type { Config } from '../config.js';
 import type { Database } from '../database/database.js';
+import { actingAs, BY_OPERATOR, withAudit } from '../domain/audit.js';
+import { createAuditKey } from '../domain/audit-key.js';
+import { createAuditTrail } from '../domain/audit-trail.js';
 import { createLog } from '../log.js';
 import { openDatabase } from '../open-database.js';
 import { openRootKeys } from '../root-keys.js';
@@ -29,4 +32,16 @@ export const withVault = <T>(config: Config, use: (parts: { db: Database; vault:
     } finally {
       await rootKeys.close();
     }
+  });
+
+/**
+ * As `withVault`, for what changes something: what the transactions note is recorded as the operator's. Makes the keys of
+ * the trail where there are none yet, as a start does.
+ */
+export const asOperator = <T>(config: Config, use: (parts: { db: Database; vault: VerifiableVault }) => Promise<T>) =>
+  withVault(config, async ({ db: plain, vault }) => {
+    const db = actingAs(withAudit(plain, createAuditTrail({ vault })), { principal: BY_OPERATOR });
+    await vault.createTenantKey(db, null);
+    await createAuditKey(vault, db);
+    return use({ db, vault });
   });

@@ -1,20 +1,20 @@
 import { randomBytes } from 'node:crypto';
 import type { Config } from '../config.js';
-import { rotateSystemKey } from '../domain/tenant-key.js';
+import { rewrapBatch, rotateSystemKey } from '../domain/tenant-key.js';
 import { createLog } from '../log.js';
-import { withVault } from './installation.js';
+import { asOperator } from './installation.js';
 import { CliError, type Output } from './output.js';
 
 export async function rotateSystem(config: Config, output: Output): Promise<void> {
-  await withVault(config, ({ db, vault }) => rotateSystemKey({ db, vault, log: createLog('silent') }));
+  await asOperator(config, ({ db, vault }) => rotateSystemKey({ db, vault, log: createLog('silent') }));
   output.result({ rotated: 'system' }, () => 'a new version of the system key seals from now on');
 }
 
 /** Wraps every key with the newest of the given root keys. May be stopped anywhere and run again. */
 export async function rotateRoot(config: Config, output: Output): Promise<void> {
-  const rewrapped = await withVault(config, async ({ db, vault }) => {
+  const rewrapped = await asOperator(config, async ({ db, vault }) => {
     for (let total = 0; ;) {
-      const turn = await vault.rewrapKeys(db);
+      const turn = await rewrapBatch({ db, vault });
       total += turn.rewrapped;
       if (turn.pending === 0) return total;
       if (turn.rewrapped === 0) throw new CliError(`${turn.pending} keys could not be wrapped. Run it again.`);

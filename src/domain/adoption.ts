@@ -1,5 +1,6 @@
 import sql from 'sql-template-tag';
 import type { Database } from '../database/database.js';
+import { noteAudit } from './audit.js';
 import {
   asJson,
   deploymentNames,
@@ -71,6 +72,7 @@ export async function adoptDatabase(
     await tx.query(sql`
       UPDATE credential c SET next_probe_at = now() FROM provider_grant g
       WHERE g.id = c.grant_id AND c.expires_at > now() AND g.health_status IN ('HEALTHY', 'DEGRADED')`);
+    noteAudit(tx, { action: 'deployment.adopted', reason: mismatch, reference: own.deploymentId });
     return { adopted: true, mismatch, aliveAt: former?.aliveAt ?? null, canaries: await placeCanaries(tx) };
   });
 }

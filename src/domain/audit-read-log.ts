@@ -3,12 +3,11 @@ import type { Database } from '../database/database.js';
 import { tell } from '../diagnostics.js';
 import type { Log } from '../log.js';
 import { AuditUnavailableError } from './audit.js';
+import { type AuditCounter, type Countable, createAuditCounter, entryOf, keyOf } from './audit-counter.js';
 import type { AuditEntry, AuditPrincipal, AuditTrail } from './audit-trail.js';
 
 /** How often what was read is recorded. */
 const FLUSH_MS = 1_000;
-/** Reads of one credential by one principal within this time become one event. */
-const WINDOW_MS = 60_000;
 /** Events of one transaction: chains stay locked for some milliseconds. */
 const BATCH = 500;
 
@@ -28,7 +27,17 @@ export interface CredentialRead {
   principal: AuditPrincipal;
 }
 
-/** Records who was handed which token. */
+/** An attempt of somebody who is known, refused without a change. */
+export interface RefusedAttempt extends Pick<AuditEntry, 'subject' | 'grantId'> {
+  action: string;
+  /** The tenant's row; null: of no tenant. */
+  tenantId: string | null;
+  principal: AuditPrincipal;
+  /** The name or code of the error: a word of ours. */
+  reason: string;
+}
+
+/** Records who was handed which token, and who was refused what. */
 export interface ReadLog {
   /**
    * Call it before the token is handed out, and wait for what it returns. Nothing: the read is counted, no statement is
@@ -37,7 +46,13 @@ export interface ReadLog {
    * @throws {AuditUnavailableError} the event could not be stored, so the token must not be handed out.
    */
   note(read: CredentialRead): Promise<void> | undefined;
-  /** Records all that was counted so far. */
+  /**
+   * Counts an attempt, which is recorded shortly after whatever the mode: attempts of one principal at one action that
+   * are refused for one reason make one event at once and one a minute. Not for those of whom nothing is known: they
+   * could fill the table. Never throws; where too many events wait already, the attempt is not counted.
+   */
+  refused(attempt: RefusedAttempt): void;
+  /** Records all reads that were counted so far, and the attempts that are due. */
   flush(): Promise<void>;
   /** Events that wait to be recorded. */
   pending(): number;
@@ -45,94 +60,18 @@ export interface ReadLog {
   close(): Promise<void>;
 }
 
-/** Reads that become one event. */
-interface Counted {
-  read: CredentialRead;
-  count: number;
-  /** By the monotonic clock, milliseconds. */
-  firstMs: number;
-  lastMs: number;
-  /** When it is to be recorded: at once for the first event of a pair, then once a window. */
-  dueMs: number;
+/** What is answered alike for what is not there and for what is another tenant's. */
+const FOREIGN: ReadonlySet<string> = new Set(['NotFoundError', 'GrantNotFoundError', 'MeetingNotFoundError']);
+
+/**
+ * Counts a read that failed where it may have been tried at another tenant's. Whoever reaches all tenants has only asked
+ * for what is not there.
+ */
+export function noteForeign(reads: ReadLog, attempt: RefusedAttempt): void {
+  if (attempt.tenantId !== null && FOREIGN.has(attempt.reason)) reads.refused(attempt);
 }
 
-const keyOf = ({ principal, action, grantId, version }: CredentialRead): string =>
-  `${principal.kind} ${principal.id} ${action} ${grantId} ${version}`;
-
-/** Of reads from several addresses none stands for all. */
-const withoutAddress = (read: CredentialRead): CredentialRead => ({
-  ...read,
-  principal: { ...read.principal, clientAddress: null },
-});
-
-const together = (one: CredentialRead, other: CredentialRead): CredentialRead =>
-  one.principal.clientAddress === other.principal.clientAddress ? one : withoutAddress(one);
-
-/** Reads in the order in which their pairs were first read since they were recorded last. */
-function createCounter() {
-  let waiting = new Map<string, Counted>();
-  /** Pairs that were recorded lately, and until when they are not recorded again. Oldest first. */
-  const recent = new Map<string, number>();
-
-  function forgetRecent(nowMs: number): void {
-    for (const [key, untilMs] of recent) {
-      if (untilMs > nowMs) return;
-      recent.delete(key);
-    }
-  }
-
-  return {
-    size: () => waiting.size,
-    has: (key: string) => waiting.has(key),
-    add: (key: string, read: CredentialRead, nowMs: number): void => {
-      const known = waiting.get(key);
-      if (known === undefined) {
-        waiting.set(key, { read, count: 1, firstMs: nowMs, lastMs: nowMs, dueMs: recent.get(key) ?? nowMs });
-        return;
-      }
-      if (known.read.principal.clientAddress !== read.principal.clientAddress) known.read = withoutAddress(read);
-      known.count += 1;
-      known.lastMs = nowMs;
-    },
-    /** The token was not handed out after all. */
-    takeBack: (key: string): void => {
-      const known = waiting.get(key);
-      if (known !== undefined && --known.count === 0) waiting.delete(key);
-    },
-    /** Takes what is due out of the count, so that reads which come meanwhile become another event. */
-    take: (most: number, all: boolean): [string, Counted][] => {
-      const nowMs = performance.now();
-      forgetRecent(nowMs);
-      const taken: [string, Counted][] = [];
-      for (const entry of waiting) {
-        if (taken.length === most) break;
-        if (all || entry[1].dueMs <= nowMs) taken.push(entry);
-      }
-      for (const [key] of taken) {
-        waiting.delete(key);
-        recent.delete(key);
-        recent.set(key, nowMs + WINDOW_MS);
-      }
-      return taken;
-    },
-    /** What could not be recorded is counted again, before what has come since. */
-    giveBack: (taken: readonly [string, Counted][]): void => {
-      const since = waiting;
-      waiting = new Map(taken);
-      for (const [key, one] of since) {
-        const former = waiting.get(key);
-        const merged = former && { ...former, count: former.count + one.count, lastMs: one.lastMs };
-        waiting.set(key, merged === undefined ? one : { ...merged, read: together(merged.read, one.read) });
-      }
-    },
-  };
-}
-
-function entryOf({ read, count, firstMs, lastMs }: Counted, nowMs: number): AuditEntry {
-  const { tenantId, principal, action, grantId, version } = read;
-  const [agoMs, lastAgoMs] = [nowMs - firstMs, nowMs - lastMs];
-  return { tenantId, principal, action, grantId, credentialVersion: version, count, agoMs, lastAgoMs };
-}
+const countable = ({ version, ...read }: CredentialRead): Countable => ({ ...read, credentialVersion: version });
 
 export interface ReadLogOptions {
   db: Pick<Database, 'transaction'>;
@@ -145,14 +84,16 @@ export interface ReadLogOptions {
 }
 
 export function createReadLog({ db, trail, clock, log, mode, maxPending }: ReadLogOptions): ReadLog {
-  const counter = createCounter();
+  const reads = createAuditCounter();
+  const refusals = createAuditCounter();
   const stopping = new AbortController();
   let flushing: Promise<void> = Promise.resolve();
   let next: Promise<void> | undefined;
   let failing = false;
 
   /** What waits now, and nothing that comes meanwhile: it would never end. */
-  async function flushNow(all: boolean): Promise<void> {
+  async function flushNow(counter: AuditCounter, all: boolean): Promise<void> {
+    const what = counter === reads ? 'read' : 'refusal';
     for (let left = counter.size(); left > 0; left -= BATCH) {
       const taken = counter.take(Math.min(left, BATCH), all);
       if (taken.length === 0) return;
@@ -162,16 +103,16 @@ export function createReadLog({ db, trail, clock, log, mode, maxPending }: ReadL
         await db.transaction((tx) => trail.append(tx, entries));
       } catch (error) {
         counter.giveBack(taken);
-        tell({ kind: 'audit-failure', what: 'read' });
+        tell({ kind: 'audit-failure', what });
         throw error;
       }
-      tell({ kind: 'audit', what: 'read', count: entries.length });
+      tell({ kind: 'audit', what, count: entries.length });
     }
   }
 
   /** One at a time, so that the events of a chain are in the order of their reads. */
-  function flush(all: boolean): Promise<void> {
-    flushing = flushing.catch(() => undefined).then(() => flushNow(all));
+  function flush(counter: AuditCounter, all: boolean): Promise<void> {
+    flushing = flushing.catch(() => undefined).then(() => flushNow(counter, all));
     return flushing;
   }
 
@@ -181,17 +122,17 @@ export function createReadLog({ db, trail, clock, log, mode, maxPending }: ReadL
       .catch(() => undefined)
       .then(() => {
         next = undefined;
-        return flush(true);
+        return flush(reads, true);
       });
     return next;
   }
 
-  async function noteStrictly(key: string, read: CredentialRead): Promise<void> {
-    counter.add(key, read, performance.now());
+  async function noteStrictly(key: string, read: Countable): Promise<void> {
+    reads.add(key, read, performance.now());
     try {
       await flushTogether();
     } catch (error) {
-      counter.takeBack(key);
+      reads.takeBack(key);
       throw new AuditUnavailableError({ cause: error });
     }
   }
@@ -201,7 +142,9 @@ export function createReadLog({ db, trail, clock, log, mode, maxPending }: ReadL
       await clock.sleep(FLUSH_MS, stopping.signal);
       if (stopping.signal.aborted) return;
       try {
-        await flush(counter.size() > maxPending / 2);
+        // In strict mode whoever reads records it.
+        if (mode === 'buffered') await flush(reads, reads.size() > maxPending / 2);
+        await flush(refusals, false);
         if (failing) log.info('reads of credentials are recorded again', { job: 'record-reads' });
         failing = false;
       } catch (error) {
@@ -211,21 +154,32 @@ export function createReadLog({ db, trail, clock, log, mode, maxPending }: ReadL
       }
     }
   }
-  const running = mode === 'buffered' ? keepFlushing() : Promise.resolve();
+  const running = keepFlushing();
 
   return {
-    note: (read) => {
+    note: (given) => {
+      const read = countable(given);
       const key = keyOf(read);
-      if (mode === 'strict' || (counter.size() >= maxPending && !counter.has(key))) return noteStrictly(key, read);
-      counter.add(key, read, performance.now());
+      if (mode === 'strict' || (reads.size() >= maxPending && !reads.has(key))) return noteStrictly(key, read);
+      reads.add(key, read, performance.now());
       return undefined;
     },
-    flush: () => flush(true),
-    pending: counter.size,
+    refused: (attempt) => {
+      const entry: Countable = { ...attempt, outcome: 'REFUSED' };
+      const key = keyOf(entry);
+      if (refusals.size() < maxPending || refusals.has(key)) return refusals.add(key, entry, performance.now());
+      tell({ kind: 'audit-failure', what: 'refusal' });
+    },
+    flush: async () => {
+      await flush(reads, true);
+      await flush(refusals, false);
+    },
+    pending: reads.size,
     close: async () => {
       stopping.abort();
       await running;
-      await flush(true);
+      await flush(reads, true);
+      await flush(refusals, true);
     },
   };
 }

@@ -42,6 +42,17 @@ export const bySystem = (part: string): AuditPrincipal => ({
   clientAddress: null,
 });
 
+/**
+ * Whoever runs a command on the database itself. They are not named: the name of the account on the operating system is
+ * `root` in every container, says what the one who runs it likes, and would stay in a chain that is never erased.
+ */
+export const BY_OPERATOR: AuditPrincipal = {
+  kind: 'OPERATOR',
+  id: 'command-line',
+  externalUserId: null,
+  clientAddress: null,
+};
+
 const notesOf = new WeakMap<Sql, AuditNote[]>();
 const scopeOf = new WeakMap<Sql, AuditScope>();
 const audited = new WeakSet<object>();

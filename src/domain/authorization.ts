@@ -1,15 +1,9 @@
-import { randomUUID, timingSafeEqual } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import sql from 'sql-template-tag';
 import type { Sql } from '../database/database.js';
 import { InvalidInputError, LimitExceededError, NotFoundError } from '../errors.js';
-import { authorizationTopic } from '../feed/feed.js';
-import type {
-  AuthorizationFailure,
-  GrantKind,
-  ProviderAppKind,
-  ProviderEnvironment,
-} from '../generated/prisma/enums.js';
-import { Secret } from '../secret.js';
+import type { GrantKind, ProviderAppKind, ProviderEnvironment } from '../generated/prisma/enums.js';
+import type { Secret } from '../secret.js';
 import { createCodeVerifier, codeChallengeOf } from '../zoom/pkce.js';
 import { noteAudit } from './audit.js';
 import type { Deps } from './deps.js';
@@ -166,96 +160,3 @@ export const codePlace = (tenantId: string, sessionId: string) => ({
   recordId: sessionId,
   version: 1,
 });
-
-/** What the provider's redirect carried, already known to hold no parameter twice. */
-export interface ProviderAnswer {
-  state: string;
-  code: string | null;
-  error: string | null;
-}
-
-/** Where the trip goes on: at `returnTo`, or on a result page that reports to one of the origins. */
-export interface ReturningTrip {
-  sessionId: string;
-  returnTo: string | null;
-  reportTo: readonly string[];
-  outcome: { connectCode: Secret } | { failure: AuthorizationFailure };
-}
-
-export type AnswerRefusal = 'UNKNOWN_STATE' | 'OTHER_BROWSER' | 'MALFORMED';
-
-function failureOf(error: string): AuthorizationFailure {
-  if (error === 'access_denied') return 'DENIED_BY_USER';
-  return error === 'server_error' || error === 'temporarily_unavailable' ? 'PROVIDER_UNAVAILABLE' : 'CODE_REJECTED';
-}
-
-/**
- * Takes the provider's answer back from the browser: checks state, app and browser, and consumes the session, which
- * works once. A code is sealed into the session and a connect code made in its place; nothing is redeemed here.
- *
- * @param browserToken reads the cookie of a session from the request; null where there is none.
- * @returns a refusal when the answer does not belong to a pending trip of this browser: then nothing has changed.
- */
-export async function receiveProviderAnswer(
-  deps: Deps,
-  appKey: string,
-  answer: ProviderAnswer,
-  browserToken: (sessionId: string) => string | null,
-): Promise<ReturningTrip | { refusal: AnswerRefusal }> {
-  const stateHash = hashToken(answer.state);
-  const [session] = await deps.db.query<{
-    id: string;
-    tenantId: string;
-    returnTo: string | null;
-    browserHash: Uint8Array;
-    allowedOrigins: string[];
-  }>(sql`
-    SELECT s.id, s.tenant_id AS "tenantId", s.return_to AS "returnTo", s.browser_hash AS "browserHash",
-      t.allowed_origins AS "allowedOrigins"
-    FROM authorization_session s
-    JOIN provider_app a ON a.id = s.app_id
-    JOIN tenant t ON t.id = s.tenant_id
-    WHERE s.state_hash = ${stateHash} AND a.key = ${appKey} AND s.status = 'PENDING' AND s.expires_at > now()`);
-  if (session === undefined) return { refusal: 'UNKNOWN_STATE' };
-  const token = browserToken(session.id);
-  if (token === null || !timingSafeEqual(hashToken(token), session.browserHash)) return { refusal: 'OTHER_BROWSER' };
-  if (answer.code === null && answer.error === null) return { refusal: 'MALFORMED' };
-
-  const base = { sessionId: session.id, returnTo: session.returnTo, reportTo: session.allowedOrigins };
-  if (answer.error !== null || answer.code === null) {
-    const failure = failureOf(answer.error ?? '');
-    const consumed = await consume(
-      deps.db,
-      session.id,
-      stateHash,
-      sql`
-      status = 'FAILED', failure = ${failure}::"AuthorizationFailure", sealed_code_verifier = NULL`,
-    );
-    if (!consumed) return { refusal: 'UNKNOWN_STATE' };
-    deps.feed.publish(authorizationTopic(session.id));
-    return { ...base, outcome: { failure } };
-  }
-
-  const connectCode = createRandomToken();
-  const code = new Secret(answer.code);
-  const { sealed } = await deps.vault.seal(deps.db, codePlace(session.tenantId, session.id), code);
-  const consumed = await consume(
-    deps.db,
-    session.id,
-    stateHash,
-    sql`
-    status = 'AWAITING_COMPLETION', sealed_code = ${sealed}, connect_code_hash = ${hashToken(connectCode.reveal())},
-    expires_at = least(expires_at, now() + make_interval(secs => ${deps.settings.connectCodeSeconds}))`,
-  );
-  if (!consumed) return { refusal: 'UNKNOWN_STATE' };
-  deps.feed.publish(authorizationTopic(session.id));
-  return { ...base, outcome: { connectCode } };
-}
-
-/** The atomic step that makes a state work once: of several answers with one state, one finds it pending. */
-async function consume(db: Sql, id: string, stateHash: Uint8Array, changes: ReturnType<typeof sql>): Promise<boolean> {
-  const rows = await db.query(sql`
-    UPDATE authorization_session SET ${changes}, state_hash = NULL, browser_hash = NULL
-    WHERE id = ${id}::uuid AND state_hash = ${stateHash} AND status = 'PENDING' AND expires_at > now() RETURNING id`);
-  return rows.length === 1;
-}

@@ -1,5 +1,6 @@
 import sql from 'sql-template-tag';
-import type { Sql } from '../database/database.js';
+import type { Database, Sql } from '../database/database.js';
+import { noteAudit } from './audit.js';
 import type { Deps } from './deps.js';
 import type { Refresher } from './refresh.js';
 
@@ -31,8 +32,12 @@ export async function placeCanaries(tx: Sql): Promise<number> {
 }
 
 /** Lets the refreshes of all apps go, whatever became of those that went first. @returns how many waited. */
-export async function releaseCanaries(db: Sql): Promise<number> {
-  return (await db.query(sql`DELETE FROM refresh_canary RETURNING app_id`)).length;
+export async function releaseCanaries(db: Pick<Database, 'transaction'>): Promise<number> {
+  return db.transaction(async (tx) => {
+    const { length: count } = await tx.query(sql`DELETE FROM refresh_canary RETURNING app_id`);
+    noteAudit(tx, { action: 'deployment.refreshes_released', count });
+    return count;
+  });
 }
 
 interface Canary {

@@ -1,6 +1,7 @@
 import sql from 'sql-template-tag';
 import type { Database, Sql } from '../database/database.js';
-import { noteAudit } from './audit.js';
+import type { RootKeyProgress } from '../vault/root-key-rotation.js';
+import { type AuditNote, noteAudit } from './audit.js';
 import type { Deps, DomainSettings } from './deps.js';
 import { countStale, ownersToReseal, resealStale } from './reseal.js';
 import { requireTenant } from './tenant.js';
@@ -51,18 +52,25 @@ async function rotateAgedSystemKey(deps: Deps): Promise<void> {
 
 /** Gives the system a new version of the key that app secrets and spool files are sealed with. */
 export async function rotateSystemKey(deps: Pick<Deps, 'db' | 'vault' | 'log'>): Promise<void> {
-  const db: Pick<Database, 'query' | 'transaction'> = {
-    query: deps.db.query,
-    transaction: (run) =>
-      deps.db.transaction(async (tx) => {
-        const result = await run(tx);
-        noteAudit(tx, { action: 'system_key.rotated' });
-        return result;
-      }),
-  };
+  const db = noting(deps.db, () => ({ action: 'system_key.rotated' }));
   const { version } = await deps.vault.rotateKey(db, null);
   deps.log.info('the system key was rotated', { version: String(version) });
 }
+
+/** A database for the vault, which knows of no trail: each of its transactions notes what its result says. */
+const noting = (
+  { query, transaction }: Deps['db'],
+  noteOf: (result: unknown) => AuditNote | null,
+): Pick<Database, 'query' | 'transaction'> => ({
+  query,
+  transaction: (run) =>
+    transaction(async (tx) => {
+      const result = await run(tx);
+      const note = noteOf(result);
+      if (note !== null) noteAudit(tx, note);
+      return result;
+    }),
+});
 
 /** How long nothing may have needed a version before it is destroyed: longer than anybody can be at sealing with it. */
 const graceSeconds = ({ keyRetirementSeconds, leaseSeconds, doubtSeconds }: DomainSettings): number =>
@@ -111,9 +119,15 @@ const unansweredSince = (tenantId: string | null, grace: number) => sql`
     AND (c.refresh_state = 'IN_DOUBT' OR (c.refresh_state = 'REFRESHING' AND c.lease_until <= now())
       OR (g.health_reason = 'ROTATION_LOST' AND g.health_since > now() - make_interval(days => ${REFRESH_TOKEN_DAYS})))`;
 
+/** Wraps a batch of keys with the newest root key, and tells the trail how many. @throws as `Vault.rewrapKeys` does. */
+export const rewrapBatch = (deps: Pick<Deps, 'db' | 'vault'>): Promise<RootKeyProgress> =>
+  deps.vault.rewrapKeys(
+    noting(deps.db, (count) => (Number(count) > 0 ? { action: 'root_key.rewrapped', count: Number(count) } : null)),
+  );
+
 /** Wraps keys that an older root key wraps with the newest one. @returns whether there may be more to do at once. */
 export async function rewrapKeys(deps: Pick<Deps, 'db' | 'vault' | 'log'>): Promise<boolean> {
-  const { rewrapped, pending } = await deps.vault.rewrapKeys(deps.db);
+  const { rewrapped, pending } = await rewrapBatch(deps);
   if (rewrapped > 0) {
     const message =
       pending > 0 ? 'keys were wrapped by the newest root key' : 'the newest root key wraps every key; others may go';

@@ -1,11 +1,10 @@
 import { SYSTEM_CHAIN } from '../domain/audit-chain.js';
 import type { AuditEvent as AuditEventRow, Prisma } from '../generated/prisma/client.js';
 import { builder, encodeGlobalId } from './builder.js';
-import { auditCursorOf, auditPlaceOf, checkPageSize, isGiven, type PageArgs } from './connection.js';
+import { auditCursorOf, auditPlaceOf, cursorPage, isGiven, type PageArgs, type Wanted } from './connection.js';
 import type { Context } from './context.js';
 import { Grant } from './grant.js';
 import { NO_ROW, rowId } from './ids.js';
-import { DEFAULT_PAGE } from './page.js';
 import { Tenant } from './tenant.js';
 import { AuditOutcome as AuditOutcomes, AuditPrincipalKind as AuditPrincipalKinds } from '../generated/prisma/enums.js';
 
@@ -18,6 +17,10 @@ const AuditPrincipalKind = builder.enumType('AuditPrincipalKind', {
     [AuditPrincipalKinds.SIGNED_URL]: { description: 'Whoever had a signed URL.' },
     [AuditPrincipalKinds.PROVIDER]: { description: 'Zoom, by a signed webhook to a provider app.' },
     [AuditPrincipalKinds.SYSTEM]: { description: 'This server by itself.' },
+    [AuditPrincipalKinds.BROWSER]: {
+      description: 'Whoever came back from the consent screen with the state of a trip.',
+    },
+    [AuditPrincipalKinds.OPERATOR]: { description: 'Whoever ran a command that works on the database itself.' },
   } as const,
 });
 
@@ -33,6 +36,7 @@ const AuditOutcome = builder.enumType('AuditOutcome', {
 function principalIdOf({ principalKind, principalId }: AuditEventRow): string {
   if (principalKind === 'SERVER_KEY') return encodeGlobalId('ServerKey', principalId);
   if (principalKind === 'FRONTEND_SESSION') return encodeGlobalId('FrontendSession', principalId);
+  if (principalKind === 'BROWSER') return encodeGlobalId('AuthorizationSession', principalId);
   if (principalKind === 'PROVIDER') return encodeGlobalId('ProviderApp', principalId);
   return principalId;
 }
@@ -64,14 +68,15 @@ builder.node(AuditEvent, {
     cursor: t.string({ description: 'Pass as `after` to go on behind this event.', resolve: auditCursorOf }),
     occurredAt: t.expose('occurredAt', {
       type: 'DateTime',
-      description: 'When it happened, by the clock of the database; the first time where it stands for several reads.',
+      description:
+        'When it happened, by the clock of the database; the first time where it stands for several reads or attempts.',
     }),
     lastOccurredAt: t.expose('lastOccurredAt', {
       type: 'DateTime',
-      description: 'The last time, where it stands for several reads.',
+      description: 'The last time, where it stands for several reads or attempts.',
     }),
     count: t.exposeInt('count', {
-      description: 'How many reads it stands for, or how many things were changed.',
+      description: 'How many reads or refused attempts it stands for, or how many things were changed.',
     }),
     tenant: t.prismaField({
       type: Tenant,
@@ -90,7 +95,8 @@ builder.node(AuditEvent, {
     }),
     principalKind: t.expose('principalKind', { type: AuditPrincipalKind, description: 'What kind of caller it was.' }),
     principalId: t.string({
-      description: 'Who it was: the id of a server key, frontend session or provider app, or a word.',
+      description:
+        'Who it was: the id of a server key, frontend session, provider app or, of a browser, its trip; or a word.',
       resolve: principalIdOf,
     }),
     externalUserId: t.exposeString('externalUserId', {
@@ -110,9 +116,11 @@ builder.node(AuditEvent, {
       type: Grant,
       nullable: true,
       description: 'The connection it was about; null where it was about none, and once that is removed.',
-      // A chain names grants of its own tenant only, and whoever sees the event sees the tenant.
-      resolve: (query, { grantId }, _args, ctx) =>
-        grantId === null ? null : ctx.db.prisma.grant.findUnique({ ...query, where: { id: grantId } }),
+      // Whoever sees the event sees the tenant, but an attempt that was refused may have named another tenant's grant.
+      resolve: (query, { grantId, chainId }, _args, ctx) =>
+        grantId === null
+          ? null
+          : ctx.db.prisma.grant.findUnique({ ...query, where: { id: grantId, tenantId: chainId } }),
     }),
     credentialVersion: t.exposeInt('credentialVersion', {
       nullable: true,
@@ -169,36 +177,22 @@ function beyond(cursor: string, direction: 'gt' | 'lt'): Prisma.AuditEventWhereI
 
 /** A page in the order in which the events were recorded, which within one tenant is that of its chain. */
 async function auditEventPage(ctx: Context, args: PageArgs & { filter?: Filter | null | undefined }) {
-  checkPageSize(args);
-  // What was read a moment ago is to be found. Where it cannot be recorded, what was recorded can still be read.
-  await ctx.reads.flush().catch(() => undefined);
-  const backwards = !isGiven(args.first) && isGiven(args.last);
-  const size = (backwards ? args.last : args.first) ?? DEFAULT_PAGE;
-  const order = backwards ? 'desc' : 'asc';
-  const rows = await ctx.prisma.auditEvent.findMany({
-    where: {
-      AND: [
-        await conditionOf(ctx, args.filter ?? {}),
-        ...(isGiven(args.after) ? [beyond(args.after, 'gt')] : []),
-        ...(isGiven(args.before) ? [beyond(args.before, 'lt')] : []),
-      ],
-    },
-    orderBy: [{ recordedAt: order }, { chainId: order }, { sequence: order }],
-    take: size + 1,
-  });
-  const page = rows.slice(0, size);
-  if (backwards) page.reverse();
-  const edges = page.map((node) => ({ cursor: auditCursorOf(node), node }));
-  const more = rows.length > size;
-  return {
-    edges,
-    pageInfo: {
-      hasNextPage: backwards ? isGiven(args.before) : more,
-      hasPreviousPage: backwards ? more : isGiven(args.after),
-      startCursor: edges.at(0)?.cursor ?? null,
-      endCursor: edges.at(-1)?.cursor ?? null,
-    },
+  const read = async ({ order, take }: Wanted) => {
+    // What was read a moment ago is to be found. Where it cannot be recorded, what was recorded can still be read.
+    await ctx.reads.flush().catch(() => undefined);
+    return ctx.prisma.auditEvent.findMany({
+      where: {
+        AND: [
+          await conditionOf(ctx, args.filter ?? {}),
+          ...(isGiven(args.after) ? [beyond(args.after, 'gt')] : []),
+          ...(isGiven(args.before) ? [beyond(args.before, 'lt')] : []),
+        ],
+      },
+      orderBy: [{ recordedAt: order }, { chainId: order }, { sequence: order }],
+      take,
+    });
   };
+  return cursorPage(args, read, auditCursorOf);
 }
 
 builder.queryField('auditEvents', (t) =>

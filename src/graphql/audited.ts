@@ -1,8 +1,15 @@
 import { unwrapError } from '@pothos/plugin-errors';
-import { getNamedType, type GraphQLField, type GraphQLSchema, isObjectType } from 'graphql';
+import {
+  getNamedType,
+  GraphQLError,
+  type GraphQLField,
+  type GraphQLObjectType,
+  type GraphQLSchema,
+  isObjectType,
+} from 'graphql';
 import sql from 'sql-template-tag';
 import { actingAs, type AuditedOperation, auditPrincipalOf } from '../domain/audit.js';
-import type { CredentialRead } from '../domain/audit-read-log.js';
+import { type CredentialRead, noteForeign } from '../domain/audit-read-log.js';
 import { decodeGlobalId } from './builder.js';
 import { type Context, contextWith } from './context.js';
 import { isUuid } from './node.js';
@@ -91,8 +98,8 @@ const isFailure = (result: unknown): result is Error =>
 type Field = GraphQLField<unknown, Context, Record<string, unknown>>;
 
 /**
- * Runs a mutation with a database whose first transaction records it. One that commits nothing, because it was refused or
- * there was nothing to change, leaves its event in a transaction of its own.
+ * Runs a mutation with a database whose first transaction records it. One that commits nothing because there was nothing
+ * to change leaves its event in a transaction of its own; one that was refused is counted with others like it.
  */
 function auditMutation(field: Field, { action, before }: MutationRule): void {
   const { resolve } = field;
@@ -107,8 +114,9 @@ function auditMutation(field: Field, { action, before }: MutationRule): void {
     if (before) await db.transaction(async () => undefined);
     const result: unknown = await resolve(parent, args, contextWith(ctx, db), info);
     if (operation.recorded) return result;
-    if (isFailure(result)) operation.about = { ...operation.about, outcome: 'REFUSED', reason: result.name };
-    await db.transaction(async () => undefined);
+    if (isFailure(result))
+      ctx.reads.refused({ tenantId: null, ...operation.about, action, principal, reason: result.name });
+    else await db.transaction(async () => undefined);
     return result;
   };
 }
@@ -119,17 +127,34 @@ function auditRead(field: Field, action: CredentialRead['action']): void {
   if (resolve === undefined) throw new Error(`The field ${field.name} has no resolver.`);
   field.resolve = async (parent, args, ctx, info) => {
     const result: unknown = await resolve(parent, args, ctx, info);
-    if (isFailure(result)) return result;
+    const principal = auditPrincipalOf(ctx.principal, ctx.clientAddress);
+    if (isFailure(result)) {
+      noteForeign(ctx.reads, { action, tenantId: ctx.principal.tenantId, principal, reason: result.name });
+      return result;
+    }
     const { tenantId, grantId, version = null } = result as Omit<CredentialRead, 'version'> & { version?: number };
-    const noted = ctx.reads.note({
-      action,
-      tenantId,
-      grantId,
-      version,
-      principal: auditPrincipalOf(ctx.principal, ctx.clientAddress),
-    });
+    const noted = ctx.reads.note({ action, tenantId, grantId, version, principal });
     if (noted !== undefined) await noted;
     return result;
+  };
+}
+
+const codeOf = (error: unknown): unknown => (error instanceof GraphQLError ? error.extensions['code'] : undefined);
+
+/** Counts what a principal may not do at all, in its tenant's chain. Nothing is looked up for it. */
+function countForbidden(field: Field, action: string): void {
+  const { resolve } = field;
+  if (resolve === undefined) throw new Error(`The field ${field.name} has no resolver.`);
+  field.resolve = async (parent, args, ctx, info) => {
+    try {
+      return (await resolve(parent, args, ctx, info)) as unknown;
+    } catch (error) {
+      if (codeOf(error) === 'FORBIDDEN') {
+        const principal = auditPrincipalOf(ctx.principal, ctx.clientAddress);
+        ctx.reads.refused({ action, tenantId: ctx.principal.tenantId, principal, reason: 'FORBIDDEN' });
+      }
+      throw error;
+    }
   };
 }
 
@@ -156,6 +181,14 @@ export function fieldsWithoutAudit(schema: GraphQLSchema): string[] {
   ];
 }
 
+/** The field and its rule, for every entry that the schema has a field for. */
+function* fieldsOf<T>(type: GraphQLObjectType | null | undefined, rules: Readonly<Record<string, T>>) {
+  const fields = type?.getFields() ?? {};
+  for (const [name, rule] of Object.entries(rules)) {
+    if (fields[name] !== undefined) yield [fields[name] as Field, rule] as const;
+  }
+}
+
 /**
  * Puts the audit trail around every mutation and every query that hands out a token.
  *
@@ -164,13 +197,15 @@ export function fieldsWithoutAudit(schema: GraphQLSchema): string[] {
 export function audited(schema: GraphQLSchema): GraphQLSchema {
   const without = fieldsWithoutAudit(schema);
   if (without.length > 0) throw new Error(`No audit rule for ${without.join(', ')}.`);
-  const mutations = schema.getMutationType()?.getFields() ?? {};
-  const queries = schema.getQueryType()?.getFields() ?? {};
-  for (const [name, rule] of Object.entries(AUDITED_MUTATIONS)) {
-    if (mutations[name] !== undefined) auditMutation(mutations[name] as Field, rule);
-  }
-  for (const [name, action] of Object.entries(AUDITED_READS)) {
-    if (queries[name] !== undefined) auditRead(queries[name] as Field, action);
-  }
+  for (const [field, rule] of fieldsOf(schema.getMutationType(), AUDITED_MUTATIONS)) auditMutation(field, rule);
+  for (const [field, action] of fieldsOf(schema.getQueryType(), AUDITED_READS)) auditRead(field, action);
+  return schema;
+}
+
+/** Counts what the access rules refuse of the same fields. Goes around a schema that has its rules. */
+export function withRefusals(schema: GraphQLSchema): GraphQLSchema {
+  for (const [field, { action }] of fieldsOf(schema.getMutationType(), AUDITED_MUTATIONS))
+    countForbidden(field, action);
+  for (const [field, action] of fieldsOf(schema.getQueryType(), AUDITED_READS)) countForbidden(field, action);
   return schema;
 }

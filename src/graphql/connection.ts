@@ -17,7 +17,7 @@ export const isGiven = <Value>(value: Value | null | undefined): value is Value 
 const refuse = (message: string) => new GraphQLError(message, { extensions: { code: 'BAD_USER_INPUT' } });
 
 /** @throws BAD_USER_INPUT for a page size that is none, or larger than a page may be. */
-export function checkPageSize({ first, last }: PageArgs): void {
+function checkPageSize({ first, last }: PageArgs): void {
   for (const size of [first, last]) {
     if (size !== null && size !== undefined && (size < 0 || size > MAX_PAGE)) {
       throw refuse(`A page has 0 to ${MAX_PAGE} items.`);
@@ -37,6 +37,16 @@ export function checkPage(args: object): void {
     const id = ROW_CURSOR.exec(Buffer.from(cursor, 'base64').toString('utf8'))?.[1];
     if (id === undefined || !isUuid(id)) throw refuse('This is not a cursor of this list.');
   }
+}
+
+/**
+ * What a list of rows is asked for: which and in what order.
+ *
+ * @throws BAD_USER_INPUT as `checkPage`.
+ */
+export function rowsOf<const Query extends object>(args: object, query: Query): Query {
+  checkPage(args);
+  return query;
 }
 
 /** The count that the Prisma plugin puts on a connection: at hand, or still to be asked for. */
@@ -81,6 +91,53 @@ export function auditPlaceOf(cursor: string): AuditPlace {
   return { recordedAt: new Date(Number(ms)), chainId, sequence: Number(sequence) };
 }
 
+/** How many a page holds at most, and from which end of the list. @throws BAD_USER_INPUT as `checkPageSize`. */
+function extentOf(args: PageArgs): { size: number; backwards: boolean } {
+  checkPageSize(args);
+  const backwards = !isGiven(args.first) && isGiven(args.last);
+  return { size: (backwards ? args.last : args.first) ?? DEFAULT_PAGE, backwards };
+}
+
+/** Edges with their cursors, and what is beyond them. */
+function pageOf<Node>(
+  nodes: readonly Node[],
+  cursor: (node: Node) => string,
+  beyond: { hasNextPage: boolean; hasPreviousPage: boolean },
+) {
+  const edges = nodes.map((node) => ({ cursor: cursor(node), node }));
+  const ends = { startCursor: edges.at(0)?.cursor ?? null, endCursor: edges.at(-1)?.cursor ?? null };
+  return { edges, pageInfo: { ...beyond, ...ends } };
+}
+
+/** The rows that a page is made of. */
+export interface Wanted {
+  order: 'asc' | 'desc';
+  take: number;
+}
+
+/**
+ * A page of a list whose cursors are its own, in the order that they have. Whether there is more on the side that a cursor
+ * shuts off is not looked for: it is where the caller comes from.
+ *
+ * @param read gives the rows between the cursors, so many at most, from the first one on (`asc`) or the last one back.
+ * @throws BAD_USER_INPUT as `checkPageSize`, and whatever `read` does.
+ */
+export async function cursorPage<Row>(
+  args: PageArgs,
+  read: (wanted: Wanted) => Promise<Row[]>,
+  cursor: (row: Row) => string,
+) {
+  const { size, backwards } = extentOf(args);
+  const rows = await read({ order: backwards ? 'desc' : 'asc', take: size + 1 });
+  const page = rows.slice(0, size);
+  if (backwards) page.reverse();
+  const more = rows.length > size;
+  return pageOf(page, cursor, {
+    hasNextPage: backwards ? isGiven(args.before) : more,
+    hasPreviousPage: backwards ? more : isGiven(args.after),
+  });
+}
+
 const resyncRequired = () =>
   new GraphQLError(
     'The events behind this cursor are not kept any more. Read the present state, then subscribe anew.',
@@ -109,25 +166,17 @@ function keyOf(cursor: string): string {
  * @throws BAD_USER_INPUT as `checkPageSize`, and for a cursor that no list has given out.
  */
 export function listPage<Item>(items: readonly Item[], args: PageArgs, key: (item: Item) => string) {
-  checkPageSize(args);
+  const { size, backwards } = extentOf(args);
   const after = isGiven(args.after) ? keyOf(args.after) : null;
   const before = isGiven(args.before) ? keyOf(args.before) : null;
   const start = after === null ? 0 : items.filter((item) => key(item) <= after).length;
   const end = before === null ? items.length : items.filter((item) => key(item) < before).length;
   const within = items.slice(start, end);
-  const backwards = !isGiven(args.first) && isGiven(args.last);
-  const size = (backwards ? args.last : args.first) ?? DEFAULT_PAGE;
   const from = backwards ? Math.max(0, within.length - size) : 0;
   const page = within.slice(from, from + size);
-  const edges = page.map((node) => ({ cursor: listCursor(key(node)), node }));
-  return {
-    edges,
-    totalCount: items.length,
-    pageInfo: {
-      hasPreviousPage: start + from > 0,
-      hasNextPage: start + from + page.length < items.length,
-      startCursor: edges.at(0)?.cursor ?? null,
-      endCursor: edges.at(-1)?.cursor ?? null,
-    },
+  const beyond = {
+    hasPreviousPage: start + from > 0,
+    hasNextPage: start + from + page.length < items.length,
   };
+  return { ...pageOf(page, (item) => listCursor(key(item)), beyond), totalCount: items.length };
 }

@@ -4,7 +4,7 @@ import { NotFoundError, ProviderUnavailableError, ReauthorizationRequiredError }
 import { checkGrant, refreshGrant } from '../domain/grant-check.js';
 import { describedScope } from '../zoom-scopes/catalogue.js';
 import { builder } from './builder.js';
-import { checkPage, isGiven, OLDEST_FIRST } from './connection.js';
+import { isGiven, OLDEST_FIRST, rowsOf } from './connection.js';
 import type { Context } from './context.js';
 import { Health, HealthStatus } from './health.js';
 import { NO_ROW, requireRowId, rowId } from './ids.js';
@@ -156,9 +156,8 @@ export function grantPage(
   kind: GrantKind,
   args: { filter?: typeof GrantFilter.$inferInput | null | undefined },
 ) {
-  checkPage(args);
   const where: Prisma.GrantWhereInput = { AND: [whereOf(args.filter), visibleGrants(principal)], kind };
-  return { where, orderBy: OLDEST_FIRST };
+  return rowsOf(args, { where, orderBy: OLDEST_FIRST });
 }
 
 const GRANT_ERRORS = [NotFoundError, ReauthorizationRequiredError, ProviderUnavailableError];

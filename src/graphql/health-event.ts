@@ -5,13 +5,12 @@ import type { HealthEventPointer } from '../feed/event-stream.js';
 import { stoppable } from '../feed/stoppable.js';
 import type { Prisma } from '../generated/prisma/client.js';
 import { builder } from './builder.js';
-import { checkPageSize, cursorOf, explainExpired, isGiven, positionOf } from './connection.js';
+import { cursorOf, cursorPage, explainExpired, isGiven, type PageArgs, positionOf, type Wanted } from './connection.js';
 import type { Context } from './context.js';
 import { Grant } from './grant.js';
 import { forbidden } from './guard.js';
 import { HealthReason, HealthStatus } from './health.js';
 import { NO_ROW, rowId } from './ids.js';
-import { DEFAULT_PAGE } from './page.js';
 
 export const HealthEvent = builder.prismaNode('HealthEvent', {
   description: "One transition of a connection's health. Kept; delivered at least once, in order per tenant.",
@@ -60,13 +59,6 @@ builder.prismaInterfaceFields(Grant, (t) => ({
   ),
 }));
 
-interface PageArgs {
-  first?: number | null | undefined;
-  last?: number | null | undefined;
-  after?: string | null | undefined;
-  before?: string | null | undefined;
-}
-
 /** @throws RESYNC_REQUIRED */
 const requireKnown = (ctx: Context, position: number): Promise<void> =>
   requireKnownPosition(ctx.db, position).catch((error: unknown) => {
@@ -84,45 +76,29 @@ export async function healthEventPage(
   args: PageArgs,
   where: Prisma.HealthEventWhereInput,
 ) {
-  checkPageSize(args);
-  await positionEvents(ctx.db);
-  const backwards = args.first === null || args.first === undefined ? typeof args.last === 'number' : false;
-  const size = (backwards ? args.last : args.first) ?? DEFAULT_PAGE;
-  const [after, before] = [args.after, args.before].map((cursor) => (isGiven(cursor) ? positionOf(cursor) : null));
-  const position: Prisma.BigIntNullableFilter = {
-    not: null,
-    ...(isGiven(after) ? { gt: after } : {}),
-    ...(isGiven(before) ? { lt: before } : {}),
+  const read = async ({ order, take }: Wanted) => {
+    await positionEvents(ctx.db);
+    const [after, before] = [args.after, args.before].map((cursor) => (isGiven(cursor) ? positionOf(cursor) : null));
+    const position: Prisma.BigIntNullableFilter = {
+      not: null,
+      ...(isGiven(after) ? { gt: after } : {}),
+      ...(isGiven(before) ? { lt: before } : {}),
+    };
+    const path = ['edges', 'node'];
+    const { select, include } = queryFromInfo({ context: ctx, info, path, typeName: 'HealthEvent' }) as {
+      select?: Prisma.HealthEventSelect;
+      include?: Prisma.HealthEventInclude;
+    };
+    const rows = await ctx.prisma.healthEvent.findMany({
+      ...(select ? { select: { ...select, position: true } } : include ? { include } : {}),
+      where: { ...where, position },
+      orderBy: { position: order },
+      take,
+    });
+    for (const cursor of [after, before].filter(isGiven)) await requireKnown(ctx, cursor);
+    return rows;
   };
-  const { select, include } = queryFromInfo({
-    context: ctx,
-    info,
-    path: ['edges', 'node'],
-    typeName: 'HealthEvent',
-  }) as {
-    select?: Prisma.HealthEventSelect;
-    include?: Prisma.HealthEventInclude;
-  };
-  const rows = await ctx.prisma.healthEvent.findMany({
-    ...(select ? { select: { ...select, position: true } } : include ? { include } : {}),
-    where: { ...where, position },
-    orderBy: { position: backwards ? 'desc' : 'asc' },
-    take: size + 1,
-  });
-  for (const cursor of [after, before].filter(isGiven)) await requireKnown(ctx, cursor);
-  const page = rows.slice(0, size);
-  if (backwards) page.reverse();
-  const edges = page.map((node) => ({ cursor: cursorOf(node.position ?? 0n), node }));
-  const more = rows.length > size;
-  return {
-    edges,
-    pageInfo: {
-      hasNextPage: backwards ? Boolean(args.before) : more,
-      hasPreviousPage: backwards ? more : Boolean(args.after),
-      startCursor: edges.at(0)?.cursor ?? null,
-      endCursor: edges.at(-1)?.cursor ?? null,
-    },
-  };
+  return cursorPage(args, read, ({ position }) => cursorOf(position ?? 0n));
 }
 
 const HealthEventFilter = builder.inputType('HealthEventFilter', {

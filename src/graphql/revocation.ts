@@ -1,7 +1,7 @@
 import { revokeGrants } from '../domain/revocation-request.js';
 import { InvalidInputError, NotFoundError } from '../errors.js';
 import { builder } from './builder.js';
-import { checkPage, isGiven } from './connection.js';
+import { isGiven, rowsOf } from './connection.js';
 import { Grant } from './grant.js';
 import { requireRowId } from './ids.js';
 import { outcome, selected } from './outcome.js';
@@ -54,10 +54,7 @@ export const Revocation = builder.prismaNode('Revocation', {
         type: RevocationReceipt,
         cursor: 'id',
         description: 'What became of each.',
-        query: (args) => {
-          checkPage(args);
-          return { orderBy: { id: 'asc' } };
-        },
+        query: (args) => rowsOf(args, { orderBy: { id: 'asc' } }),
       },
       { name: 'RevocationReceiptConnection', description: 'One page of revocation receipts.' },
       { name: 'RevocationReceiptEdge' },

@@ -20,8 +20,8 @@ import './frontend-session.js';
 import './audit-event.js';
 import './webhook-endpoint.js';
 import { builder } from './builder.js';
-import { audited } from './audited.js';
+import { audited, withRefusals } from './audited.js';
 import { guard } from './guard.js';
 
 /** The public schema, built once from the noun modules, with its audit trail around and its access rules before every resolver. */
-export const schema = guard(audited(builder.toSchema()));
+export const schema = withRefusals(guard(audited(builder.toSchema())));

@@ -1,6 +1,6 @@
 import type { Prisma } from '../generated/prisma/client.js';
 import { builder } from './builder.js';
-import { checkPage } from './connection.js';
+import { rowsOf } from './connection.js';
 import { HealthEvent } from './health-event.js';
 
 /** Attempts of one delivery that are shown; replays add to them without end. */
@@ -89,7 +89,6 @@ export { WebhookDeliveryFilter };
 export function deliveryPage(args: {
   filter?: { status?: 'PENDING' | 'DELIVERED' | 'FAILED' | null | undefined } | null | undefined;
 }): { where: Prisma.WebhookDeliveryWhereInput; orderBy: Prisma.WebhookDeliveryOrderByWithRelationInput[] } {
-  checkPage(args);
   const status = args.filter?.status;
-  return { where: status ? { status } : {}, orderBy: [{ queuedAt: 'desc' }, { id: 'desc' }] };
+  return rowsOf(args, { where: status ? { status } : {}, orderBy: [{ queuedAt: 'desc' }, { id: 'desc' }] });
 }

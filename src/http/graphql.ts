@@ -75,6 +75,7 @@ export function createGraphQLHandler(options: {
     const authentication = await authenticate(headers.authorization, sourceOf(req));
     if ('refusal' in authentication) {
       count('unknown', REFUSALS[authentication.refusal].status === 401 ? 'unauthenticated' : 'forbidden', sinceMs);
+      tell({ kind: 'refused-request', route: 'graphql', reason: authentication.refusal });
       if (authentication.refusal !== 'UNAUTHENTICATED')
         log.warn('a caller was refused', { code: authentication.refusal });
       return respondRefusal(res, authentication);

@@ -1,7 +1,10 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import sql from 'sql-template-tag';
-import { receiveProviderAnswer, startTrip } from '../domain/authorization.js';
+import type { ReadLog } from '../domain/audit-read-log.js';
+import { tell } from '../diagnostics.js';
+import { startTrip } from '../domain/authorization.js';
 import type { Deps } from '../domain/deps.js';
+import { type AnswerRefusal, receiveProviderAnswer } from '../domain/provider-answer.js';
 import { withOutcome } from '../domain/return-address.js';
 import { refusedPage, resultPage, unsolicitedPage } from './pages.js';
 import { notFound, respond } from './respond.js';
@@ -76,7 +79,7 @@ function readOnce(query: URLSearchParams): Map<string, string> | null {
 }
 
 /** GET /oauth/callback/{appKey}: takes the provider's answer and hands a connect code to the product. */
-export function createCallbackHandler(deps: Deps) {
+export function createCallbackHandler(deps: Deps & { reads: ReadLog }) {
   const cookie = createCookie(deps.settings.publicUrl);
 
   return async (req: IncomingMessage, res: ServerResponse, appKey: string, query: URLSearchParams): Promise<void> => {
@@ -84,11 +87,11 @@ export function createCallbackHandler(deps: Deps) {
       SELECT setup_url AS "setupUrl" FROM provider_app WHERE key = ${appKey}`);
     if (app === undefined) return notFound(res);
     const parameters = readOnce(query);
-    if (parameters === null) return refuse(res, 'repeated parameter');
+    if (parameters === null) return refuse(res, 'REPEATED_PARAMETER');
     const [state, code = null, error = null] = ['state', 'code', 'error'].map((name) => parameters.get(name));
     if (state === undefined && code !== null) return respondPage(res, 200, unsolicitedPage(app.setupUrl));
     const wellFormed = (code === null || CODE.test(code)) && (error === null || ERROR.test(error));
-    if (state === undefined || !STATE.test(state) || !wellFormed) return refuse(res, 'malformed');
+    if (state === undefined || !STATE.test(state) || !wellFormed) return refuse(res, 'MALFORMED');
 
     const trip = await receiveProviderAnswer(deps, appKey, { state, code, error }, (sessionId) =>
       cookie.read(req.headers.cookie, sessionId),
@@ -104,7 +107,8 @@ export function createCallbackHandler(deps: Deps) {
     return respond(res, 303, null, { ...headers, location: withOutcome(trip.returnTo, name, value) });
   };
 
-  function refuse(res: ServerResponse, reason: string): void {
+  function refuse(res: ServerResponse, reason: AnswerRefusal | 'REPEATED_PARAMETER'): void {
+    tell({ kind: 'refused-request', route: 'callback', reason });
     deps.log.warn('an answer from the consent screen was refused', { reason });
     respondPage(res, 400, refusedPage());
   }

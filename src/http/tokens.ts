@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { tell } from '../diagnostics.js';
 import { auditPrincipalOf } from '../domain/audit.js';
-import type { ReadLog } from '../domain/audit-read-log.js';
+import { noteForeign, type ReadLog } from '../domain/audit-read-log.js';
 import type { AuditPrincipal } from '../domain/audit-trail.js';
 import { createTenantCandidateReader } from '../domain/credential-reader.js';
 import type { CredentialDeps } from '../domain/credential.js';
@@ -56,6 +57,9 @@ function targetOf(of: TokenTarget['of'], segment: string, { kind, meeting }: Par
   return id === null || !isKind(wanted) ? null : { kind: wanted, of, id, meetingId: meeting };
 }
 
+const actionOf = (target: TokenTarget | null) =>
+  target === null || target.kind === 'access' ? 'credential.read' : 'provider_token.minted';
+
 const bySignedUrl = (signature: string, clientAddress: string | null): AuditPrincipal => ({
   kind: 'SIGNED_URL',
   id: signedUrlReference(signature),
@@ -104,22 +108,25 @@ export function createTokenHandler(
         const principal = bySignedUrl(signature, addressOf(sourceOf(req)) ?? null);
         return { onlyTenantId: tenantRow, tenantId: tenant, principal };
       }
+      tell({ kind: 'refused-request', route: 'tokens', reason: 'BAD_SIGNATURE' });
       respondJson(res, 401, { error: 'The URL is not signed rightly, or its time is over.' });
       return null;
     }
     const authentication = await authenticate(req.headers.authorization, sourceOf(req));
     if ('refusal' in authentication) {
       const { status, message } = REFUSALS[authentication.refusal];
+      tell({ kind: 'refused-request', route: 'tokens', reason: authentication.refusal });
       respondJson(res, status, { error: message }, refusalHeaders(authentication));
       return null;
     }
     if (isRefused(res, await rateGate.principal(authentication.principal))) return null;
     const { kind, permissions, tenantId } = authentication.principal;
+    const principal = auditPrincipalOf(authentication.principal, addressOf(sourceOf(req)) ?? null);
     if (kind !== 'SERVER_KEY' || !permissions.includes('CREDENTIALS_READ')) {
+      deps.reads.refused({ action: actionOf(target), tenantId, principal, reason: 'FORBIDDEN' });
       respondJson(res, 403, { error: 'This needs a server key with the permission CREDENTIALS_READ.' });
       return null;
     }
-    const principal = auditPrincipalOf(authentication.principal, addressOf(sourceOf(req)) ?? null);
     return { onlyTenantId: tenantId, tenantId: tenant ?? null, principal };
   }
 
@@ -133,9 +140,17 @@ export function createTokenHandler(
       const { principal, ...scope } = reach;
       const { onlyTenantId: only } = scope;
       const candidates = only === null ? deps.candidates : createTenantCandidateReader(deps.db, only);
-      const { token, grantId, tenantId, version = null } = await fetchToken({ ...deps, candidates }, target, scope);
-      const action = target.kind === 'access' ? 'credential.read' : 'provider_token.minted';
-      await deps.reads.note({ action, tenantId, grantId, version, principal });
+      const {
+        token,
+        grantId,
+        tenantId,
+        version = null,
+      } = await fetchToken({ ...deps, candidates }, target, scope).catch((error: unknown) => {
+        const reason = error instanceof DomainError ? error.name : '';
+        noteForeign(deps.reads, { action: actionOf(target), tenantId: only, principal, reason });
+        throw error;
+      });
+      await deps.reads.note({ action: actionOf(target), tenantId, grantId, version, principal });
       log.info('a token was handed out', { grantId, route: 'tokens', operation: target.kind });
       return respond(res, 200, { type: 'text/plain; charset=utf-8', text: token.reveal() });
     } catch (error) {

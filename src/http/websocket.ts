@@ -11,6 +11,7 @@ import {
   GraphQLError,
 } from 'graphql';
 import type { WebSocket } from 'ws';
+import { tell } from '../diagnostics.js';
 import type { PrincipalDirectory } from '../domain/principal-directory.js';
 import { NOBODY, type Principal } from '../domain/principal.js';
 import type { Log } from '../log.js';
@@ -96,6 +97,7 @@ export function createWebSocketHandler(options: {
           sourceOf(extra.request),
         );
         if ('refusal' in authentication) {
+          tell({ kind: 'refused-request', route: 'websocket', reason: authentication.refusal });
           log.warn('a WebSocket was refused', { code: authentication.refusal });
           return false;
         }

@@ -42,6 +42,8 @@ function count(meters: Meters, occurrence: Occurrence): void {
       return meters.auditEvents.inc({ subject: occurrence.what }, occurrence.count);
     case 'audit-failure':
       return meters.auditFailures.inc({ subject: occurrence.what });
+    case 'refused-request':
+      return meters.refusedRequests.inc({ route: occurrence.route, reason: occurrence.reason.toLowerCase() });
     case 'webhook':
       return meters.webhooks.inc({ outcome: occurrence.outcome });
     case 'delivery': {
@@ -66,7 +68,7 @@ function count(meters: Meters, occurrence: Occurrence): void {
  * @returns what ends it.
  */
 export function countOccurrences(meters: Meters): () => void {
-  for (const subject of ['change', 'read']) {
+  for (const subject of ['change', 'read', 'refusal']) {
     meters.auditEvents.inc({ subject }, 0);
     meters.auditFailures.inc({ subject }, 0);
   }

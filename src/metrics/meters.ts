@@ -41,6 +41,11 @@ export function createMeters() {
       ['operation'],
       REQUEST_SECONDS,
     ),
+    refusedRequests: counter(
+      'refused_requests_total',
+      'Requests without a right key, session or signature, and answers of the consent screen that were not taken.',
+      ['route', 'reason'],
+    ),
     credentials: counter('credential_reads_total', 'Credentials asked for.', ['outcome']),
 
     refreshes: counter('refreshes_total', 'Refreshes that were leased, by how they ended and why they failed.', [

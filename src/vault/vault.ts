@@ -55,7 +55,7 @@ export interface Vault {
   /** Forgets the keys of an owner in this process, when their rows are destroyed. */
   forgetKeys(tenantId: string | null): void;
   /** Wraps a batch of keys that an older root key wraps with the newest one, as `rewrapKeys` says. */
-  rewrapKeys(database: Sql): Promise<RootKeyProgress>;
+  rewrapKeys(database: Pick<Database, 'query' | 'transaction'>): Promise<RootKeyProgress>;
   /** How the cache of unwrapped keys does. */
   keyCacheStats(): KeyCacheStats;
 }

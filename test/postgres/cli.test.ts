@@ -149,6 +149,18 @@ async function change(url: string, statement: string): Promise<void> {
   await client.end();
 }
 
+/** What the command line has left in the trail, which then still verifies. */
+async function operatorEvents(url: string, settings: Record<string, string> = {}): Promise<string[]> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  const { rows } = await client.query<{ action: string }>(
+    `SELECT action FROM audit_event WHERE principal_kind = 'OPERATOR' AND principal_id = 'command-line' ORDER BY sequence`,
+  );
+  await client.end();
+  expect(await runCli(['verify-audit'], { ...env, DATABASE_URL: url, ...settings })).toMatchObject({ code: 0 });
+  return rows.map(({ action }) => action);
+}
+
 test(
   'a restored database is found, refuses to be adopted while its origin may be alive, and is adopted after',
   { timeout: 60_000 },
@@ -170,6 +182,10 @@ test(
     ]);
     expect(again.json()).toMatchObject({ adopted: false });
     expect(released).toMatchObject({ code: 0, stdout: 'the refreshes of 0 apps go on\n' });
+    expect(await operatorEvents(restored.DATABASE_URL)).toEqual([
+      'deployment.adopted',
+      'deployment.refreshes_released',
+    ]);
 
     await change(restored.DATABASE_URL, `DELETE FROM _prisma_migrations WHERE migration_name LIKE '%_first'`);
     expect((await doctor(restored)).failed).toMatchObject({
@@ -192,6 +208,8 @@ test('the system key and the root key are rotated; afterwards the new root key a
     runCli(['rotate', 'root'], env),
   ]);
   expect(withNew.failed).toBeUndefined();
+  const events = await operatorEvents(databaseUrl, { LATCHKEY_ROOT_KEY: newKey });
+  expect(events).toEqual(['system_key.rotated', 'root_key.rewrapped']);
   expect(withFormer).toMatchObject({ code: 1, stderr: expect.stringContaining('still needs root key') });
 });
 

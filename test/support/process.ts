@@ -67,7 +67,7 @@ export function spawnServer(settings: Record<string, string>, folder = ROOT): Se
 
 /** How the story is played with a server in another process. */
 export async function clientOf(
-  server: ServerProcess,
+  server: Pick<ServerProcess, 'listening' | 'kill'>,
   { sandbox, db }: { sandbox: Sandbox; db: Database },
 ): Promise<TestServer> {
   const url = await server.listening;

@@ -1,7 +1,9 @@
-import { createServer, type IncomingMessage } from 'node:http';
+import { createServer, type IncomingMessage, type RequestListener } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { Webhook } from 'standardwebhooks';
 import { afterAll } from 'vitest';
+import type { Certificate } from './certificates.js';
 
 /** One request as a backend got it. */
 export interface Received {
@@ -33,8 +35,12 @@ export interface Receiver {
   close(): Promise<void>;
 }
 
-/** A backend that receives webhooks, checks them with the library of Standard Webhooks, and answers 204. */
-export async function startReceiver(): Promise<Receiver> {
+/**
+ * A backend that receives webhooks, checks them with the library of Standard Webhooks, and answers 204.
+ *
+ * @param certificate what it shows at `https://localhost`; without one it is reached by http.
+ */
+export async function startReceiver(certificate?: Certificate): Promise<Receiver> {
   const receiver: Receiver = {
     url: '',
     received: [],
@@ -56,7 +62,7 @@ export async function startReceiver(): Promise<Receiver> {
     }
     return null;
   };
-  const server = createServer((request, response) => {
+  const listener: RequestListener = (request, response) => {
     const chunks: Buffer[] = [];
     request.on('data', (chunk: Buffer) => chunks.push(chunk));
     request.on('end', () => {
@@ -69,9 +75,11 @@ export async function startReceiver(): Promise<Receiver> {
         () => response.destroy(),
       );
     });
-  });
+  };
+  const server = certificate === undefined ? createServer(listener) : createTlsServer(certificate, listener);
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  receiver.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/hooks`;
+  const { port } = server.address() as AddressInfo;
+  receiver.url = `${certificate === undefined ? 'http://127.0.0.1' : 'https://localhost'}:${port}/hooks`;
   afterAll(() => receiver.close());
   return receiver;
 }

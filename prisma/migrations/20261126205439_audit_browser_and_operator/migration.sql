@@ -1,0 +1,3 @@
+-- AlterEnum
+ALTER TYPE "AuditPrincipalKind" ADD VALUE 'BROWSER';
+ALTER TYPE "AuditPrincipalKind" ADD VALUE 'OPERATOR';
