@@ -8,18 +8,30 @@ const SESSION_ENDED = new Set(['57P01', '57P02']);
 const UNCODED = /^(Connection terminated|Client has encountered a connection error)/;
 
 /** Whether a statement failed because its connection had ended: a connection of a pool may have done so unnoticed. */
-export function wasCutOff(error: unknown): boolean {
+function wasCutOff(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   const { code } = error as { code?: unknown };
   if (typeof code === 'string') return CUT_OFF.has(code) || SESSION_ENDED.has(code);
   return UNCODED.test(error.message);
 }
 
-/**
- * Whether a statement that failed so may be sent once more on another connection: only what changes nothing, because
- * nobody knows how far it came.
- */
-export const mayRepeat = (error: unknown, text: string): boolean => wasCutOff(error) && /^\s*SELECT\b/.test(text);
+/** Whether a statement changes nothing, so that it may be sent again although nobody knows how far it came. */
+export const isRead = (text: string): boolean => /^\s*SELECT\b/.test(text);
 
 /** Resolves when what has arrived at all sockets was read, so that other connections which have ended are known, too. */
 export const nextTurn = (): Promise<void> => new Promise((resolve) => void setImmediate(resolve));
+
+/** Where one connection has ended all may have, and not each is known to have yet. */
+const MAX_ATTEMPTS = 3;
+
+/** Tries what was cut off again, on another connection. Only for what may be done twice. */
+export async function onLiveConnection<T>(attempt: () => Promise<T>): Promise<T> {
+  for (let attempts = 1; ; attempts += 1) {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (attempts === MAX_ATTEMPTS || !wasCutOff(error)) throw error;
+      await nextTurn();
+    }
+  }
+}

@@ -1,5 +1,5 @@
 import type pg from 'pg';
-import { nextTurn, wasCutOff } from './dead-connection.js';
+import { onLiveConnection } from './dead-connection.js';
 import type { TenantConnection } from './tenant-reads.js';
 
 /** SQLSTATE of a transaction that was ended so that another could go on. Nothing of it was kept. */
@@ -9,15 +9,8 @@ const MAX_ATTEMPTS = 3;
 const ROLLBACK_TIMEOUT_MS = 1_000;
 
 /** Takes a connection and begins a transaction on it; on another one where the first is found dead: nothing was asked yet. */
-export async function beginTransaction(pool: pg.Pool, begin: string): Promise<TenantConnection<pg.PoolClient>> {
-  try {
-    return await beginOnce(pool, begin);
-  } catch (error) {
-    if (!wasCutOff(error)) throw error;
-    await nextTurn();
-    return beginOnce(pool, begin);
-  }
-}
+export const beginTransaction = (pool: pg.Pool, begin: string): Promise<TenantConnection<pg.PoolClient>> =>
+  onLiveConnection(() => beginOnce(pool, begin));
 
 async function beginOnce(pool: pg.Pool, begin: string): Promise<TenantConnection<pg.PoolClient>> {
   const client = await pool.connect();

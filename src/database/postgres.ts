@@ -6,7 +6,7 @@ import { PrismaClient } from '../generated/prisma/client.js';
 import type { Log } from '../log.js';
 import { createConnectionShares } from './connection-shares.js';
 import { BACKGROUND, type Database, type Sql, type SqlStatement } from './database.js';
-import { mayRepeat, nextTurn } from './dead-connection.js';
+import { isRead, onLiveConnection } from './dead-connection.js';
 import { readIdentity } from './postgres-identity.js';
 import { prepareDatabase, standIn } from './postgres-start.js';
 import { beginTransaction, runTransaction } from './postgres-transaction.js';
@@ -182,13 +182,6 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
 
 const partOf = (poolSize: number, part: number): number => Math.max(1, Math.floor(poolSize * part));
 
-/** Sends a statement by whichever connection is free; a read once more where that one is found dead. */
-async function queryPool(pool: pg.Pool, statement: pg.QueryConfig): Promise<pg.QueryResult> {
-  try {
-    return await pool.query(statement);
-  } catch (error) {
-    if (!mayRepeat(error, statement.text)) throw error;
-    await nextTurn();
-    return pool.query(statement);
-  }
-}
+/** Sends a statement by whichever connection is free; a read by another one where that is found dead. */
+const queryPool = (pool: pg.Pool, statement: pg.QueryConfig): Promise<pg.QueryResult> =>
+  isRead(statement.text) ? onLiveConnection(() => pool.query(statement)) : pool.query(statement);
