@@ -104,17 +104,6 @@ test('a thousand changes come to each client once and in order, through twenty c
       return { name, proxy, consumption: consume(watch, `http://127.0.0.1:${proxy.port}`, after), cuts: 0 };
     }),
   );
-  const T0 = Date.now();
-  const dbg = setInterval(
-    () =>
-      console.error(
-        Math.round((Date.now() - T0) / 1000),
-        isWriting,
-        consumers.map((c) => [c.cuts, c.consumption.attempts, c.consumption.at.size].join('/')).join('  '),
-      ),
-    3000,
-  );
-  setTimeout(() => clearInterval(dbg), 150000);
   let isWriting = true;
   const cutting = consumers.map(async (consumer) => {
     // The last cut comes while there is still something to be told.

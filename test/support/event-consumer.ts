@@ -4,6 +4,18 @@ import { GraphQLWsLink } from '@apollo/client/link/subscriptions';
 import { Client, fetchExchange } from '@urql/core';
 import { createClient as createSseClient } from 'graphql-sse';
 import { createClient as createWsClient } from 'graphql-ws';
+import {
+  type ConcreteRequest,
+  Environment,
+  type FetchFunction,
+  type GraphQLResponse,
+  Network,
+  Observable,
+  RecordSource,
+  requestSubscription,
+  Store,
+  type SubscribeFunction,
+} from 'relay-runtime';
 import { onEnd, pipe, subscribe } from 'wonka';
 import { afterEach } from 'vitest';
 import { WebSocket } from 'ws';
@@ -113,11 +125,84 @@ const withApollo: Watch = (url, after, onEvent, signal) =>
     signal.addEventListener('abort', finish);
   });
 
+const relayScalar = (name: string) => ({ kind: 'ScalarField', name, alias: null, args: null, storageKey: null });
+const relayLink = (name: string, concreteType: string, args: unknown, selections: unknown[]) => ({
+  kind: 'LinkedField',
+  name,
+  alias: null,
+  args,
+  concreteType,
+  plural: false,
+  selections,
+  storageKey: null,
+});
+
+/** What the compiler of Relay makes of the subscription: what to send, and what of the answer to keep. */
+function relayRequest(): ConcreteRequest {
+  const tenant = relayLink('tenant', 'Tenant', null, [relayScalar('externalId')]);
+  const after = [{ kind: 'Variable', name: 'after', variableName: 'after' }];
+  const selections = [
+    relayLink('healthChanged', 'HealthEvent', after, [relayScalar('id'), relayScalar('cursor'), tenant]),
+  ];
+  const argumentDefinitions = [{ kind: 'LocalArgument', name: 'after', defaultValue: null }];
+  const request = {
+    kind: 'Request',
+    fragment: {
+      kind: 'Fragment',
+      name: 'Watch',
+      type: 'Subscription',
+      metadata: null,
+      abstractKey: null,
+      argumentDefinitions,
+      selections,
+    },
+    operation: { kind: 'Operation', name: 'Watch', argumentDefinitions, selections },
+    params: { id: null, cacheID: 'watch', name: 'Watch', operationKind: 'subscription', metadata: {}, text: WATCH },
+  };
+  return request as unknown as ConcreteRequest;
+}
+
+/** With the network layer of Relay's own guide: streams by server-sent events. */
+const withRelay: Watch = (url, after, onEvent, signal) =>
+  new Promise((resolve) => {
+    const client = createSseClient({ url: `${url}/graphql`, headers, retryAttempts: 0 });
+    const ask: FetchFunction = () => {
+      throw new Error('Nothing is asked here.');
+    };
+    const stream: SubscribeFunction = ({ text }, variables) =>
+      Observable.create<GraphQLResponse>((sink) =>
+        client.subscribe({ query: text ?? '', variables }, sink as Parameters<typeof client.subscribe>[1]),
+      );
+    const environment = new Environment({
+      network: Network.create(ask, stream),
+      store: new Store(new RecordSource()),
+    });
+    const finish = () => {
+      client.dispose();
+      resolve();
+    };
+    const watched = requestSubscription<{ variables: { after: string }; response: NonNullable<Result['data']> }>(
+      environment,
+      {
+        subscription: relayRequest(),
+        variables: { after },
+        onNext: (data) => hand({ data: data ?? null }, onEvent),
+        onError: finish,
+        onCompleted: finish,
+      },
+    );
+    signal.addEventListener('abort', () => {
+      watched.dispose();
+      finish();
+    });
+  });
+
 export const CONSUMERS: [string, Watch][] = [
   ['graphql-ws', withGraphqlWs],
   ['graphql-sse', withGraphqlSse],
   ['urql', withUrql],
   ['Apollo Client', withApollo],
+  ['Relay', withRelay],
 ];
 
 // Browsers have one, and so have newer versions of Node; Apollo Client looks for it when a connection breaks.
