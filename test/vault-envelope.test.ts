@@ -371,7 +371,7 @@ describe('an envelope', () => {
     expect(() => inspectEnvelope(suite)).toThrow(EnvelopeError);
   });
 
-  it('never repeats a salt or a nonce', () => {
+  it('never repeats a salt or a nonce', { timeout: 60_000 }, () => {
     const salts = new Set<string>();
     const nonces = new Set<string>();
     const count = 100_000;

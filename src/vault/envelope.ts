@@ -1,9 +1,10 @@
-import { hkdfSync, randomFillSync, timingSafeEqual, type KeyObject } from 'node:crypto';
+import { randomFillSync, timingSafeEqual, type KeyObject } from 'node:crypto';
 import sql, { type Sql as SqlStatement } from 'sql-template-tag';
 import { Secret } from '../secret.js';
 import { decrypt, encrypt, KEY_BYTES, NONCE_BYTES, TAG_BYTES } from './aead.js';
 import { VaultError } from './errors.js';
 import { encodeFields, isWellFormed } from './fields.js';
+import { hkdfSha256 } from './hmac.js';
 
 /** A sealed secret as it stands in a column: the binary format of `envelope.ts`. */
 export type Sealed = Uint8Array;
@@ -93,7 +94,7 @@ export function prepareKey(tenantKey: TenantKey): EnvelopeKey {
 
 /** 32 bytes of message key, then the commitment to it. The caller overwrites them after use. */
 function derive(key: EnvelopeKey, salt: Uint8Array): Uint8Array {
-  return new Uint8Array(hkdfSync('sha256', key.key, salt, key.derivationInfo, KEY_BYTES + COMMITMENT_BYTES));
+  return hkdfSha256(key.key, salt, key.derivationInfo, KEY_BYTES + COMMITMENT_BYTES);
 }
 
 function associatedData(header: Uint8Array, place: Place): Buffer {
@@ -110,12 +111,11 @@ function associatedData(header: Uint8Array, place: Place): Buffer {
  */
 export function sealEnvelope(key: EnvelopeKey, place: Place, secret: Secret): Sealed {
   const plaintext = encodeSecret(secret);
-  let derived: Uint8Array | undefined;
+  const envelope = Buffer.allocUnsafeSlow(HEADER_BYTES + plaintext.length + TAG_BYTES);
+  envelope.set(key.head);
+  randomFillSync(envelope.subarray(SALT_AT, COMMITMENT_AT));
+  const derived = derive(key, envelope.subarray(SALT_AT, NONCE_AT));
   try {
-    const envelope = Buffer.allocUnsafeSlow(HEADER_BYTES + plaintext.length + TAG_BYTES);
-    envelope.set(key.head);
-    randomFillSync(envelope, SALT_AT, COMMITMENT_AT - SALT_AT);
-    derived = derive(key, envelope.subarray(SALT_AT, NONCE_AT));
     envelope.set(derived.subarray(KEY_BYTES), COMMITMENT_AT);
     const { ciphertext, tag } = encrypt(
       derived.subarray(0, KEY_BYTES),
@@ -128,18 +128,14 @@ export function sealEnvelope(key: EnvelopeKey, place: Place, secret: Secret): Se
     return envelope;
   } finally {
     plaintext.fill(0);
-    derived?.fill(0);
+    derived.fill(0);
   }
 }
 
 function encodeSecret(secret: Secret): Buffer {
   const value = secret.reveal();
-  const plaintext = Buffer.from(value);
-  if (plaintext.length !== value.length && !isWellFormed(value)) {
-    plaintext.fill(0);
-    throw new RangeError('The secret is not well-formed Unicode');
-  }
-  return plaintext;
+  if (!isWellFormed(value)) throw new RangeError('The secret is not well-formed Unicode');
+  return Buffer.from(value);
 }
 
 /**
