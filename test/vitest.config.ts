@@ -16,6 +16,7 @@ const withoutDatabase = [
   'refresh-interleaving',
   'rivet',
   'root-key-aws-kms',
+  'root-key-file',
   'root-key-watch',
   'sandbox',
   'sandbox-meetings',

@@ -127,7 +127,7 @@ export interface RootKeyRules {
  * @throws {RootKeyInvalidError} naming the position of the first key that cannot be used.
  */
 export function parseRootKeys(setting: string, rules: RootKeyRules): KeyObject[] {
-  const values = setting.split(/[\s,]+/).filter((value) => value !== '');
+  const values = setting.split(/[\s,]/).filter((value) => value !== '');
   if (values.length === 0) throw new RootKeyInvalidError('No root key is given.');
   const keys: KeyObject[] = [];
   for (const [index, value] of values.entries()) {

@@ -9,14 +9,12 @@ export const GROUPS = {
     tests: ['vault-envelope', 'vault-memory', 'sealed-before'],
     database: true,
   },
-  'root-key': {
-    files: ['errors', 'root-key', 'root-key-file', 'wrapped-key'],
-    tests: ['vault-root-key', 'vault-memory'],
-  },
+  'root-key': { files: ['errors', 'root-key', 'wrapped-key'], tests: ['vault-root-key', 'vault-memory'] },
+  'root-key-file': { files: ['root-key-file'], tests: ['root-key-file'] },
   providers: { files: ['deadline', 'root-key-set', 'root-key-watch'], tests: ['root-key-watch'], timeoutMs: 5_000 },
   keyring: {
     files: ['key-cache', 'keyring', 'root-key-check', 'root-key-rotation', 'vault'],
-    tests: ['vault-keys', 'root-key-rotation', 'vault-memory'],
+    tests: ['vault-provider', 'vault-keys', 'root-key-rotation'],
     database: true,
   },
   kms: { files: ['root-key-aws-kms'], tests: ['root-key-aws-kms'] },
