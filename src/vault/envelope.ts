@@ -64,6 +64,7 @@ const FORMAT_AT = 2;
 const SUITE_AT = 3;
 const KEY_ID_AT = 4;
 const KEY_VERSION_AT = 20;
+const KEY_VERSION_BYTES = 4;
 const SALT_AT = 24;
 const NONCE_AT = 40;
 const COMMITMENT_AT = NONCE_AT + NONCE_BYTES;
@@ -185,7 +186,7 @@ export function inspectEnvelope(sealed: Sealed): { keyId: string; keyVersion: nu
  * `sealEnvelope` made.
  */
 export const isSealedBefore = (column: SqlStatement, version: number): SqlStatement =>
-  sql`substring(${column} FROM ${KEY_VERSION_AT + 1}::int FOR ${SALT_AT - KEY_VERSION_AT}::int) < int4send(${version}::int)`;
+  sql`substring(${column} FROM ${KEY_VERSION_AT + 1}::int FOR ${KEY_VERSION_BYTES}::int) < int4send(${version}::int)`;
 
 /** The same bytes as a Buffer, without a copy, once they are known to be long enough and in a format of ours. */
 function readable(sealed: Sealed): Buffer {

@@ -29,6 +29,7 @@ export default defineConfig({
     hookTimeout: 60_000,
     sequence: { hooks: 'stack', sequencer: InOrder },
     include: files,
+    setupFiles: ['test/mutation/no-mutant.mjs'],
     // A copy of a template on a server takes less time than to start an embedded database for each mutant.
     ...(database ? { globalSetup: 'test/support/setup.ts', env: { LATCHKEY_TEST_DATABASE: 'postgres' } } : {}),
   },
