@@ -10,6 +10,7 @@ const withoutDatabase = [
   'folder-lock',
   'health',
   'health-facts',
+  'key-cache',
   'log',
   'operations',
   'outgoing-address',

@@ -12,8 +12,9 @@ export const GROUPS = {
   'root-key': { files: ['errors', 'root-key', 'wrapped-key'], tests: ['vault-root-key', 'vault-memory'] },
   'root-key-file': { files: ['root-key-file'], tests: ['root-key-file'] },
   providers: { files: ['deadline', 'root-key-set', 'root-key-watch'], tests: ['root-key-watch'], timeoutMs: 5_000 },
+  'key-cache': { files: ['key-cache'], tests: ['key-cache'], timeoutMs: 10_000 },
   keyring: {
-    files: ['key-cache', 'keyring', 'root-key-check', 'root-key-rotation', 'vault'],
+    files: ['keyring', 'root-key-check', 'root-key-rotation', 'vault'],
     tests: ['vault-provider', 'vault-keys', 'root-key-rotation'],
     database: true,
   },
