@@ -19,7 +19,6 @@ export const GROUPS = {
     database: true,
   },
   kms: { files: ['root-key-aws-kms'], tests: ['root-key-aws-kms'] },
-  token: { files: ['pkcs11-module', 'pkcs11-token', 'root-key-pkcs11'], tests: ['root-key-pkcs11'] },
 };
 
 /** The group that this run is about, by the environment. */
