@@ -239,7 +239,11 @@ describe('the errors of the vault', () => {
     } as const;
     for (const [reason, words] of Object.entries(reasons)) {
       const error = new VaultUnavailableError(reason as keyof typeof reasons, { cause });
-      expect(error).toMatchObject({ name: 'VaultUnavailableError', message: `The vault is unavailable: ${words}`, cause });
+      expect(error).toMatchObject({
+        name: 'VaultUnavailableError',
+        message: `The vault is unavailable: ${words}`,
+        cause,
+      });
     }
   });
 
