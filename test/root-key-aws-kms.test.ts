@@ -175,11 +175,35 @@ test('a key is recognised by its ARN, without a question', async () => {
 });
 
 test('its connections are closed with it', async () => {
+  // Those of the other tests.
+  await kms.stop();
+  await kms.start();
   const provider = await open(kms.createKey(), kms.createKey('eu-west-1'));
   await provider.health();
   expect(await kms.connections()).toBeGreaterThan(0);
   await provider.close();
   await until(async () => (await kms.connections()) === 0);
+});
+
+test('a request that nobody waits for any more is given up', async () => {
+  const arn = kms.createKey();
+  const { rootKeyId, blob } = await (await open(arn)).wrap(plain, context);
+  const provider = await createAwsKmsRootKeys({ keyArns: [arn], endpoint: kms.endpoint, timeoutMs: 200 });
+  await kms.stop();
+  await kms.start();
+  kms.trouble = 'silent';
+  for (const ask of [() => provider.wrap(plain, context), () => provider.unwrap(rootKeyId, blob, context)]) {
+    const error = await ask().catch((failure: unknown) => failure as Error);
+    expect(error).toEqual(unavailable('provider-failed'));
+    expect(String((error as Error).cause)).toBe('Error: No answer within 200 ms');
+    await until(async () => (await kms.connections()) === 0);
+  }
+  kms.trouble = null;
+});
+
+test('without a key none wraps', async () => {
+  const none = await createAwsKmsRootKeys({ keyArns: [], endpoint: kms.endpoint, timeoutMs: 200 });
+  await expect(none.wrap(plain, context)).rejects.toEqual(unavailable('root-key-missing'));
 });
 
 test('without an endpoint of ours the one of the AWS SDK holds, and with credentials of ours no others', async () => {

@@ -53,6 +53,16 @@ describe('a root key file', () => {
     await expect(readRootKeyFile(path, rules)).rejects.toThrow('it is too large.');
   });
 
+  it('is not blamed for a mistake of ours', async () => {
+    const mistake = new RangeError('ours');
+    const broken = {
+      get production(): boolean {
+        throw mistake;
+      },
+    };
+    await expect(readRootKeyFile(await fileWith(value), broken)).rejects.toBe(mistake);
+  });
+
   it('is closed again, whatever came of it', async () => {
     await readRootKeyFile(await fileWith(value), rules);
     await readRootKeyFile(await fileWith(value, 0o644), rules).catch(() => undefined);
@@ -112,6 +122,10 @@ describe('the root key file of development', () => {
     expect(starts.filter(({ made }) => made)).toHaveLength(1);
     expect(new Set(starts.map(({ value }) => value)).size).toBe(1);
     expect(await readdir(join(folder, 'race'))).toEqual(['root-key']);
+  });
+
+  it('that cannot be made is told with the first thing that failed', async () => {
+    await expect(makeRootKeyFile(join(folder, 'none/'))).rejects.toMatchObject({ code: 'ENOENT', syscall: 'open' });
   });
 
   it('is not replaced, whatever stands there', async () => {

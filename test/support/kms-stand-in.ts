@@ -49,6 +49,8 @@ export async function startKmsStandIn(): Promise<KmsStandIn> {
   };
   let port = 0;
   const server = createServer((request, response) => void answer(request, response));
+  // Who lets go of a connection is the client.
+  server.keepAliveTimeout = 60_000;
   const start = () =>
     new Promise<void>((resolve) => {
       server.listen(port, '127.0.0.1', () => {
