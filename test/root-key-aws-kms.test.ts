@@ -7,7 +7,7 @@ import { createAwsKmsRootKeys } from '../src/vault/root-key-aws-kms.js';
 import type { KeyContext } from '../src/vault/root-key.js';
 import { startKmsStandIn } from './support/kms-stand-in.js';
 import { unavailable } from './support/root-key-battery.js';
-import { kmsSettings, useCredentials } from './support/root-key-stages.js';
+import { kmsSettings, useCredentials, useKmsEndpoint } from './support/root-key-stages.js';
 import { until } from './support/until.js';
 
 const kms = await startKmsStandIn();
@@ -208,11 +208,11 @@ test('without a key none wraps', async () => {
 
 test('without an endpoint of ours the one of the AWS SDK holds, and with credentials of ours no others', async () => {
   const arn = kms.createKey();
-  process.env['AWS_ENDPOINT_URL_KMS'] = kms.endpoint;
+  useKmsEndpoint(kms.endpoint);
   useCredentials({ ...credentials, secretAccessKey: 'SECRET-other' });
   const provider = await createAwsKmsRootKeys({ keyArns: [arn], endpoint: null, timeoutMs: 20_000, credentials });
   await provider.health();
-  delete process.env['AWS_ENDPOINT_URL_KMS'];
+  useKmsEndpoint(null);
   await provider.close();
   expect(kms.journal).toHaveLength(2);
   await expect(provider.unwrap('aws-kms:unknown', new Uint8Array(), context)).rejects.toEqual(
