@@ -40,7 +40,8 @@ test('an answer or a failure in time leaves no timer behind that would keep the 
   const before = timers();
   await withinDeadline(60_000, async () => 1);
   await withinDeadline(60_000, () => Promise.reject(new Error('of its own'))).catch(() => null);
-  expect(timers()).toBe(before);
+  // Others that run may end meanwhile.
+  expect(timers()).toBeLessThanOrEqual(before);
 });
 
 test("a late failure is nobody's any more, and ends no process", async () => {
