@@ -37,6 +37,10 @@ const SUITES = [
   },
   { name: "Webhooks verified by Zoom's own `@zoom/rivet`", package: '@zoom/rivet', file: 'rivet.test.ts' },
   { name: 'Answers of the vault to published test vectors', file: 'vault-known-answers.test.ts' },
+  {
+    name: "All 15 750 of NIST's AES-256-GCM cases, RFC 4231 and RFC 5869, by the vault's own functions",
+    file: 'vault-vectors.test.ts',
+  },
   { name: 'The clients `@urql/core` and `@apollo/client`', package: '@urql/core', file: 'frontend-clients.test.ts' },
 ];
 

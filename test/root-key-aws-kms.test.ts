@@ -1,4 +1,4 @@
-import { randomBytes, randomUUID } from 'node:crypto';
+import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import { afterAll, beforeEach, expect, test } from 'vitest';
 import { readConfig } from '../src/config.js';
 import { openRootKeys } from '../src/root-keys.js';
@@ -7,7 +7,8 @@ import { createAwsKmsRootKeys } from '../src/vault/root-key-aws-kms.js';
 import type { KeyContext } from '../src/vault/root-key.js';
 import { startKmsStandIn } from './support/kms-stand-in.js';
 import { unavailable } from './support/root-key-battery.js';
-import { kmsSettings, useCredentials } from './support/root-key-stages.js';
+import { kmsSettings, useCredentials, useKmsEndpoint } from './support/root-key-stages.js';
+import { until } from './support/until.js';
 
 const kms = await startKmsStandIn();
 afterAll(() => kms.stop());
@@ -89,9 +90,139 @@ test('credentials that are wrong or missing are an outage, told in bounded time'
   expect(kms.journal).toEqual([]);
 });
 
+test('each refusal of AWS is told as what it means for the key, with its name and nothing else of it', async () => {
+  const provider = await open(kms.createKey());
+  const { rootKeyId, blob } = await provider.wrap(plain, context);
+  const reasons = {
+    InvalidCiphertextException: 'wrapped-key-refused',
+    IncorrectKeyException: 'wrapped-key-refused',
+    AccessDeniedException: 'root-key-denied',
+    DisabledException: 'root-key-denied',
+    InvalidKeyUsageException: 'root-key-denied',
+    KMSInvalidStateException: 'root-key-denied',
+    NotFoundException: 'root-key-denied',
+    ExpiredTokenException: 'provider-failed',
+  } as const;
+  for (const [name, reason] of Object.entries(reasons)) {
+    kms.refuseNext = name;
+    const refused = await provider.unwrap(rootKeyId, blob, context).catch((error: unknown) => error as Error);
+    expect(refused).toEqual(unavailable(reason));
+    expect(String((refused as Error).cause)).toMatch(
+      new RegExp(`^Error: AWS KMS: ${name}, status 400, request [0-9a-f-]{36}$`),
+    );
+  }
+  await kms.stop();
+  const away = await provider.wrap(plain, context).catch((error: unknown) => error as Error);
+  await kms.start();
+  expect(away).toEqual(unavailable('provider-failed'));
+  expect(String((away as Error).cause)).toMatch(/^Error: AWS KMS: \w+, status none, request none$/);
+});
+
+test('an answer of another key, or without what was asked for, is an outage', async () => {
+  const provider = await open(kms.createKey());
+  const { rootKeyId, blob } = await provider.wrap(plain, context);
+  const spoils: (typeof kms.spoil)[] = [
+    (answer) => ({ ...answer, KeyId: 'arn:aws:kms:eu-central-1:111122223333:key/other' }),
+    ({ CiphertextBlob: _blob, Plaintext: _plain, ...answer }) => answer,
+  ];
+  for (const spoil of spoils) {
+    kms.spoil = spoil;
+    const attempts = [() => provider.wrap(plain, context), () => provider.unwrap(rootKeyId, blob, context)];
+    for (const attempt of attempts) {
+      const refused = await attempt().catch((error: unknown) => error as Error);
+      expect(refused).toEqual(unavailable('provider-failed'));
+      expect(String((refused as Error).cause)).toBe('Error: AWS KMS answered something else than asked for');
+    }
+  }
+  kms.spoil = (answer) => answer;
+  expect(Buffer.compare(plain, await provider.unwrap(rootKeyId, blob, context))).toBe(0);
+});
+
+test('what is too short to be a wrapped key is refused without a question', async () => {
+  const provider = await open(kms.createKey());
+  const { rootKeyId, blob } = await provider.wrap(plain, context);
+  kms.journal.length = 0;
+  for (const length of [0, 4, 36]) {
+    const unwrapping = provider.unwrap(rootKeyId, blob.subarray(0, length), context);
+    await expect(unwrapping).rejects.toEqual(unavailable('wrapped-key-refused'));
+  }
+  expect(kms.journal).toEqual([]);
+  const longer = provider.unwrap(rootKeyId, blob.subarray(0, 37), context);
+  await expect(longer).rejects.toEqual(unavailable('wrapped-key-refused'));
+  expect(kms.journal).toHaveLength(1);
+});
+
+test('its health is a key that is wrapped and unwrapped, for no tenant', async () => {
+  const arn = kms.createKey();
+  const provider = await open(arn);
+  await provider.health();
+  const bound = { 'latchkey:owner': 'health', 'latchkey:key-id': 'health', 'latchkey:key-version': '0' };
+  expect(kms.journal).toEqual([
+    { operation: 'Encrypt', keyId: arn, context: bound },
+    { operation: 'Decrypt', keyId: arn, context: bound },
+  ]);
+  kms.refuseNext = 'AccessDeniedException';
+  await expect(provider.health()).rejects.toEqual(unavailable('root-key-denied'));
+});
+
+test('a key is recognised by its ARN, without a question', async () => {
+  const [one, other] = [kms.createKey(), kms.createKey()];
+  const described = await (await open(one, other)).describe();
+  expect(described.map(({ id }) => id)).toEqual([`aws-kms:${one}`, `aws-kms:${other}`]);
+  const digest = (text: string) => createHash('sha256').update(`latchkey aws kms key check${text}`).digest();
+  expect(described.map(({ checkValue }) => checkValue)).toEqual(described.map(({ id }) => digest(id)));
+  expect(kms.journal).toEqual([]);
+});
+
+test('its connections are closed with it', async () => {
+  // Those of the other tests.
+  await kms.stop();
+  await kms.start();
+  const provider = await open(kms.createKey(), kms.createKey('eu-west-1'));
+  await provider.health();
+  expect(await kms.connections()).toBeGreaterThan(0);
+  await provider.close();
+  await until(async () => (await kms.connections()) === 0);
+});
+
+test('a request that nobody waits for any more is given up', async () => {
+  const arn = kms.createKey();
+  const { rootKeyId, blob } = await (await open(arn)).wrap(plain, context);
+  const provider = await createAwsKmsRootKeys({ keyArns: [arn], endpoint: kms.endpoint, timeoutMs: 200 });
+  await kms.stop();
+  await kms.start();
+  kms.trouble = 'silent';
+  for (const ask of [() => provider.wrap(plain, context), () => provider.unwrap(rootKeyId, blob, context)]) {
+    const error = await ask().catch((failure: unknown) => failure as Error);
+    expect(error).toEqual(unavailable('provider-failed'));
+    expect(String((error as Error).cause)).toBe('Error: No answer within 200 ms');
+    await until(async () => (await kms.connections()) === 0);
+  }
+  kms.trouble = null;
+});
+
+test('without a key none wraps', async () => {
+  const none = await createAwsKmsRootKeys({ keyArns: [], endpoint: kms.endpoint, timeoutMs: 200 });
+  await expect(none.wrap(plain, context)).rejects.toEqual(unavailable('root-key-missing'));
+});
+
+test('without an endpoint of ours the one of the AWS SDK holds, and with credentials of ours no others', async () => {
+  const arn = kms.createKey();
+  useKmsEndpoint(kms.endpoint);
+  useCredentials({ ...credentials, secretAccessKey: 'SECRET-other' });
+  const provider = await createAwsKmsRootKeys({ keyArns: [arn], endpoint: null, timeoutMs: 20_000, credentials });
+  await provider.health();
+  useKmsEndpoint(null);
+  await provider.close();
+  expect(kms.journal).toHaveLength(2);
+  await expect(provider.unwrap('aws-kms:unknown', new Uint8Array(), context)).rejects.toEqual(
+    unavailable('root-key-missing'),
+  );
+});
+
 test('an alias is refused: it may name another key tomorrow', async () => {
   const alias = 'arn:aws:kms:eu-central-1:111122223333:alias/latchkey';
   expect(() => readConfig(kmsSettings(kms, [alias]))).toThrow('LATCHKEY_AWS_KMS_KEYS.0 must be ARNs of keys');
   const opening = createAwsKmsRootKeys({ keyArns: [alias], endpoint: null, timeoutMs: 100 });
-  await expect(opening).rejects.toBeInstanceOf(RootKeyInvalidError);
+  await expect(opening).rejects.toEqual(new RootKeyInvalidError(`"${alias}" is not the ARN of a KMS key.`));
 });

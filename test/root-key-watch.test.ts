@@ -35,6 +35,15 @@ test('an answer or a failure in time is passed on as it is', async () => {
   await expect(withinDeadline(1_000, () => Promise.reject(failure))).rejects.toBe(failure);
 });
 
+test('an answer or a failure in time leaves no timer behind that would keep the process', async () => {
+  const timers = () => process.getActiveResourcesInfo().filter((kind) => kind === 'Timeout').length;
+  const before = timers();
+  await withinDeadline(60_000, async () => 1);
+  await withinDeadline(60_000, () => Promise.reject(new Error('of its own'))).catch(() => null);
+  // Others that run may end meanwhile.
+  expect(timers()).toBeLessThanOrEqual(before);
+});
+
 test("a late failure is nobody's any more, and ends no process", async () => {
   const answering = withinDeadline(10, async () => {
     await setTimeout(20);
@@ -91,6 +100,7 @@ test('a provider that nobody uses is asked in the background, by one question at
   expect(watch.failingMs()).toBe(0);
   expect(state.asked).toBe(0);
   state.isDown = true;
+  const sinceMs = performance.now();
   await setTimeout(31);
   expect(Array.from({ length: 100 }, watch.failingMs)).toEqual(Array(100).fill(0));
   expect(state.asked).toBe(1);
@@ -98,6 +108,7 @@ test('a provider that nobody uses is asked in the background, by one question at
   const first = watch.failingMs();
   await until(() => watch.failingMs() > first && state.asked >= 3);
   expect(watch.failingMs()).toBeGreaterThan(first);
+  expect(watch.failingMs()).toBeLessThanOrEqual(performance.now() - sinceMs);
   state.isDown = false;
   await until(() => watch.failingMs() === 0);
 });

@@ -1,12 +1,8 @@
 import { createSecretKey, randomBytes, randomUUID, type KeyObject } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { chmod, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import fc from 'fast-check';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { RootKeyInvalidError, type VaultUnavailableError } from '../src/vault/errors.js';
-import { makeRootKeyFile, readRootKeyFile } from '../src/vault/root-key-file.js';
+import { describe, expect, it } from 'vitest';
+import { RootKeyInvalidError, VaultOpenError, VaultUnavailableError } from '../src/vault/errors.js';
 import { createLocalRootKeys, parseRootKeys, type KeyContext } from '../src/vault/root-key.js';
 
 const rules = { production: true };
@@ -113,7 +109,7 @@ describe('local root keys', () => {
   });
 
   it('are never none', () => {
-    expect(() => createLocalRootKeys([])).toThrow(RootKeyInvalidError);
+    expect(invalid(() => createLocalRootKeys([]))).toBe('No root key is given.');
   });
 });
 
@@ -208,6 +204,14 @@ describe('a root key setting', () => {
     expect(parseRootKeys(base64(bytes), development)).toHaveLength(1);
   });
 
+  it('of 17 different bytes is taken, and of 16 not', () => {
+    const distinct = (text: string) => new Set(Buffer.from(text, 'base64')).size;
+    const shuffled = (count: number) => base64(Uint8Array.from({ length: 32 }, (_, at) => ((at % count) * 37) % 251));
+    expect([distinct(shuffled(17)), distinct(shuffled(16))]).toEqual([17, 16]);
+    expect(parseRootKeys(shuffled(17), rules)).toHaveLength(1);
+    expect(invalid(() => parseRootKeys(shuffled(16), rules))).toContain('is not random');
+  });
+
   it('of random bytes is never taken for a made-up one', () => {
     for (let made = 0; made < 20_000; made += 1) expect(parseRootKeys(base64(randomBytes(32)), rules)).toHaveLength(1);
   });
@@ -223,102 +227,27 @@ describe('a root key setting', () => {
   });
 });
 
-describe('a root key file', () => {
-  let folder: string;
-  beforeAll(async () => {
-    folder = await mkdtemp(join(tmpdir(), 'latchkey-root-key-'));
-  });
-  afterAll(() => rm(folder, { recursive: true, force: true }));
-
-  async function fileWith(text: string, mode: number): Promise<string> {
-    const path = join(folder, randomUUID());
-    await writeFile(path, text);
-    await chmod(path, mode);
-    return path;
-  }
-
-  const value = randomBytes(32).toString('base64');
-
-  it.each([0o600, 0o400])('of mode %o is read', async (mode) => {
-    const [key] = await readRootKeyFile(await fileWith(`${value}\n`, mode), rules);
-
-    expect(key?.export().toString('base64')).toBe(value);
+describe('the errors of the vault', () => {
+  it('say in a sentence why there is no key, and keep the cause', () => {
+    const cause = new Error('of the provider');
+    const reasons = {
+      'no-tenant-key': 'the owner has no key',
+      'root-key-missing': 'the key is wrapped by a root key that is not given',
+      'root-key-denied': 'the root key is disabled, destroyed or not permitted',
+      'wrapped-key-refused': 'the wrapped key is not the one that was stored for its owner',
+      'provider-failed': 'the root key provider failed',
+    } as const;
+    for (const [reason, words] of Object.entries(reasons)) {
+      const error = new VaultUnavailableError(reason as keyof typeof reasons, { cause });
+      expect(error).toMatchObject({
+        name: 'VaultUnavailableError',
+        message: `The vault is unavailable: ${words}`,
+        cause,
+      });
+    }
   });
 
-  it.each([0o644, 0o640, 0o604, 0o660, 0o620, 0o610, 0o601, 0o444])('of mode %o is refused', async (mode) => {
-    const path = await fileWith(value, mode);
-
-    const reading = readRootKeyFile(path, rules);
-
-    await expect(reading).rejects.toBeInstanceOf(RootKeyInvalidError);
-    await expect(reading).rejects.toThrow(`The root key file ${path} cannot be used: its group or everyone may use it`);
-  });
-
-  it('that is missing, empty, too large or no file is refused by its path', async () => {
-    const reading = (path: string) => readRootKeyFile(path, rules);
-
-    await expect(reading(join(folder, 'none'))).rejects.toThrow(
-      `${join(folder, 'none')} cannot be used: it does not exist.`,
-    );
-    await expect(reading(await fileWith('', 0o600))).rejects.toThrow('No root key is given.');
-    await expect(reading(await fileWith('A'.repeat(70_000), 0o600))).rejects.toThrow('it is too large.');
-    await expect(reading(folder)).rejects.toThrow(`${folder} cannot be used: the system answers EISDIR.`);
-  });
-
-  it('with a key that cannot be used is refused by path and position, without the key', async () => {
-    const short = randomBytes(31).toString('base64');
-    const path = await fileWith(`${value}\n${short}\n`, 0o600);
-
-    const error = await readRootKeyFile(path, rules).catch((failure: unknown) => failure as Error);
-
-    expect(String(error)).toContain(`${path} cannot be used: Root key 2 of 2 is base64 of 31 bytes`);
-    expect(String(error)).not.toContain(short);
-    expect(String(error)).not.toContain(value);
-  });
-});
-
-describe('the root key file of development', () => {
-  let folder: string;
-  beforeAll(async () => {
-    folder = await mkdtemp(join(tmpdir(), 'latchkey-root-key-'));
-  });
-  afterAll(() => rm(folder, { recursive: true, force: true }));
-
-  it('is made once, for its owner only, in a folder for its owner only', async () => {
-    const path = join(folder, 'new', 'data', 'root-key');
-
-    expect(await makeRootKeyFile(path)).toBe(true);
-    const text = await readFile(path, 'utf8');
-    expect(await makeRootKeyFile(path)).toBe(false);
-
-    expect(await readFile(path, 'utf8')).toBe(text);
-    expect((await stat(path)).mode & 0o777).toBe(0o600);
-    expect((await stat(join(folder, 'new', 'data'))).mode & 0o777).toBe(0o700);
-    expect(await readdir(join(folder, 'new', 'data'))).toEqual(['root-key']);
-    expect(await readRootKeyFile(path, rules)).toHaveLength(1);
-  });
-
-  it('is the same for all that start at once, and exactly one of them made it', async () => {
-    const path = join(folder, 'race', 'root-key');
-
-    const starts = await Promise.all(
-      Array.from({ length: 24 }, async () => {
-        const made = await makeRootKeyFile(path);
-        const [key] = await readRootKeyFile(path, rules);
-        return { made, value: key?.export().toString('base64') };
-      }),
-    );
-
-    expect(starts.filter(({ made }) => made)).toHaveLength(1);
-    expect(new Set(starts.map(({ value }) => value)).size).toBe(1);
-    expect(await readdir(join(folder, 'race'))).toEqual(['root-key']);
-  });
-
-  it('is not replaced, whatever stands there', async () => {
-    const path = join(folder, 'kept');
-    await writeFile(path, 'something else');
-
-    expect(await makeRootKeyFile(path)).toBe(false);
-    expect(await readFile(path, 'utf8')).toBe('something else');
+  it('say nothing of why a value does not open', () => {
+    expect(new VaultOpenError()).toMatchObject({ name: 'VaultOpenError', message: 'The sealed value does not open' });
   });
 });

@@ -18,6 +18,7 @@ const onceEnough = [
   'health',
   'health-facts',
   'introspection',
+  'key-cache',
   'log',
   'marketplace',
   'operations',
@@ -31,6 +32,7 @@ const onceEnough = [
   'rivet',
   'role',
   'root-key-aws-kms',
+  'root-key-file',
   'root-key-watch',
   'sandbox',
   'sandbox-meetings',
@@ -41,13 +43,16 @@ const onceEnough = [
   'vault-envelope',
   'vault-known-answers',
   'vault-root-key',
+  'vault-vectors',
   'zoom-*',
 ].map((name) => `test/${name}.test.ts`);
 
 // graphql ships an ES and a CommonJS build without an exports map: sources and dependencies must get the same one.
 const alias = [{ find: /^graphql$/, replacement: createRequire(import.meta.url).resolve('graphql') }];
-/** A native library is told once for each process what it finds its tokens by. */
-const alone = ['move', 'pkcs11', 'providers'].map((name) => `test/root-key-${name}.test.ts`);
+/** A native library is told once for each process what it finds its tokens by; a small memory is soon searched. */
+const alone = ['root-key-move', 'root-key-pkcs11', 'root-key-providers', 'vault-memory'].map(
+  (name) => `test/${name}.test.ts`,
+);
 
 const root = new URL('..', import.meta.url).pathname;
 const shared = {

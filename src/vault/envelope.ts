@@ -1,9 +1,10 @@
-import { hkdfSync, randomFillSync, timingSafeEqual, type KeyObject } from 'node:crypto';
+import { randomFillSync, timingSafeEqual, type KeyObject } from 'node:crypto';
 import sql, { type Sql as SqlStatement } from 'sql-template-tag';
 import { Secret } from '../secret.js';
 import { decrypt, encrypt, KEY_BYTES, NONCE_BYTES, TAG_BYTES } from './aead.js';
 import { VaultError } from './errors.js';
 import { encodeFields, isWellFormed } from './fields.js';
+import { hkdfSha256 } from './hmac.js';
 
 /** A sealed secret as it stands in a column: the binary format of `envelope.ts`. */
 export type Sealed = Uint8Array;
@@ -63,6 +64,7 @@ const FORMAT_AT = 2;
 const SUITE_AT = 3;
 const KEY_ID_AT = 4;
 const KEY_VERSION_AT = 20;
+const KEY_VERSION_BYTES = 4;
 const SALT_AT = 24;
 const NONCE_AT = 40;
 const COMMITMENT_AT = NONCE_AT + NONCE_BYTES;
@@ -93,7 +95,7 @@ export function prepareKey(tenantKey: TenantKey): EnvelopeKey {
 
 /** 32 bytes of message key, then the commitment to it. The caller overwrites them after use. */
 function derive(key: EnvelopeKey, salt: Uint8Array): Uint8Array {
-  return new Uint8Array(hkdfSync('sha256', key.key, salt, key.derivationInfo, KEY_BYTES + COMMITMENT_BYTES));
+  return hkdfSha256(key.key, salt, key.derivationInfo, KEY_BYTES + COMMITMENT_BYTES);
 }
 
 function associatedData(header: Uint8Array, place: Place): Buffer {
@@ -110,12 +112,11 @@ function associatedData(header: Uint8Array, place: Place): Buffer {
  */
 export function sealEnvelope(key: EnvelopeKey, place: Place, secret: Secret): Sealed {
   const plaintext = encodeSecret(secret);
-  let derived: Uint8Array | undefined;
+  const envelope = Buffer.allocUnsafeSlow(HEADER_BYTES + plaintext.length + TAG_BYTES);
+  envelope.set(key.head);
+  randomFillSync(envelope.subarray(SALT_AT, COMMITMENT_AT));
+  const derived = derive(key, envelope.subarray(SALT_AT, NONCE_AT));
   try {
-    const envelope = Buffer.allocUnsafeSlow(HEADER_BYTES + plaintext.length + TAG_BYTES);
-    envelope.set(key.head);
-    randomFillSync(envelope, SALT_AT, COMMITMENT_AT - SALT_AT);
-    derived = derive(key, envelope.subarray(SALT_AT, NONCE_AT));
     envelope.set(derived.subarray(KEY_BYTES), COMMITMENT_AT);
     const { ciphertext, tag } = encrypt(
       derived.subarray(0, KEY_BYTES),
@@ -128,18 +129,14 @@ export function sealEnvelope(key: EnvelopeKey, place: Place, secret: Secret): Se
     return envelope;
   } finally {
     plaintext.fill(0);
-    derived?.fill(0);
+    derived.fill(0);
   }
 }
 
 function encodeSecret(secret: Secret): Buffer {
   const value = secret.reveal();
-  const plaintext = Buffer.from(value);
-  if (plaintext.length !== value.length && !isWellFormed(value)) {
-    plaintext.fill(0);
-    throw new RangeError('The secret is not well-formed Unicode');
-  }
-  return plaintext;
+  if (!isWellFormed(value)) throw new RangeError('The secret is not well-formed Unicode');
+  return Buffer.from(value);
 }
 
 /**
@@ -189,7 +186,7 @@ export function inspectEnvelope(sealed: Sealed): { keyId: string; keyVersion: nu
  * `sealEnvelope` made.
  */
 export const isSealedBefore = (column: SqlStatement, version: number): SqlStatement =>
-  sql`substring(${column} FROM ${KEY_VERSION_AT + 1}::int FOR ${SALT_AT - KEY_VERSION_AT}::int) < int4send(${version}::int)`;
+  sql`substring(${column} FROM ${KEY_VERSION_AT + 1}::int FOR ${KEY_VERSION_BYTES}::int) < int4send(${version}::int)`;
 
 /** The same bytes as a Buffer, without a copy, once they are known to be long enough and in a format of ours. */
 function readable(sealed: Sealed): Buffer {

@@ -41,9 +41,8 @@ function writeNumber(buffer: Buffer, value: number, at: number): number {
 }
 
 function writeText(buffer: Buffer, text: string, at: number): number {
+  if (!isWellFormed(text)) throw new RangeError('A field is not well-formed Unicode');
   const length = buffer.write(text, at + HEAD_BYTES);
-  // ASCII, the usual case, has as many bytes as units and needs no look at the characters.
-  if (length !== text.length && !isWellFormed(text)) throw new RangeError('A field is not well-formed Unicode');
   buffer[at] = TEXT;
   buffer.writeUInt32BE(length, at + 1);
   return at + HEAD_BYTES + length;

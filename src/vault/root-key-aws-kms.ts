@@ -48,30 +48,29 @@ export const isKmsKeyArn = (text: string): boolean => ARN.test(text);
  * @throws {RootKeyInvalidError} a text is not the ARN of a key, or the AWS SDK is not installed.
  */
 export async function createAwsKmsRootKeys(settings: AwsKmsSettings): Promise<RootKeyProvider> {
-  const { keyArns, timeoutMs } = settings;
+  const { keyArns, timeoutMs, endpoint, credentials } = settings;
   const sdk = await loadSdk();
   const clients = new Map<string, Sdk.KMSClient>();
-  for (const arn of keyArns) {
+  const clientOf = (arn: string): Sdk.KMSClient => {
     const region = ARN.exec(arn)?.[1];
     if (region === undefined) throw new RootKeyInvalidError(`"${arn}" is not the ARN of a KMS key.`);
-    if (clients.has(region)) continue;
-    const { endpoint, credentials } = settings;
-    clients.set(
-      region,
+    const client =
+      clients.get(region) ??
       new sdk.KMSClient({
         region,
         maxAttempts: ATTEMPTS,
         logger: SILENT,
         ...(endpoint === null ? {} : { endpoint }),
         ...(credentials === undefined ? {} : { credentials }),
-      }),
-    );
-  }
-  const keys = keyArns.map((arn) => ({ arn, id: `aws-kms:${arn}`, client: clients.get(ARN.exec(arn)?.[1] ?? '') }));
+      });
+    clients.set(region, client);
+    return client;
+  };
+  const keys = keyArns.map((arn) => ({ arn, id: `aws-kms:${arn}`, client: clientOf(arn) }));
   const keyOf = (rootKeyId: string | undefined) => {
     const key = keys.find(({ id }) => id === rootKeyId);
-    if (key?.client === undefined) throw new VaultUnavailableError('root-key-missing');
-    return { ...key, client: key.client };
+    if (key === undefined) throw new VaultUnavailableError('root-key-missing');
+    return key;
   };
 
   const wrap: RootKeyProvider['wrap'] = async (plain, context) => {

@@ -1,5 +1,5 @@
 import { randomBytes, type KeyObject } from 'node:crypto';
-import { link, mkdir, open, unlink, type FileHandle } from 'node:fs/promises';
+import { link, mkdir, open, rm, type FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { KEY_BYTES } from './aead.js';
 import { RootKeyInvalidError } from './errors.js';
@@ -82,7 +82,7 @@ export async function makeRootKeyFile(path: string): Promise<boolean> {
     await writeDraft(draft);
     return await linkUnlessThere(draft, path);
   } finally {
-    await unlink(draft).catch(ignoreMissing);
+    await rm(draft, { force: true });
     await syncFolder(folder);
   }
 }
@@ -106,10 +106,6 @@ async function linkUnlessThere(draft: string, path: string): Promise<boolean> {
     if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
     throw error;
   }
-}
-
-function ignoreMissing(error: NodeJS.ErrnoException): void {
-  if (error.code !== 'ENOENT') throw error;
 }
 
 async function syncFolder(folder: string): Promise<void> {

@@ -12,10 +12,10 @@ export async function joinRootKeys(
 ): Promise<RootKeyProvider> {
   const [newest, ...others] = providers;
   if (others.length === 0) return newest;
-  const described = await Promise.all(providers.map((provider) => provider.describe()));
-  const providerOf = new Map(
-    providers.flatMap((provider, at) => (described[at] ?? []).map(({ id }) => [id, provider] as const)),
+  const described = await Promise.all(
+    providers.map(async (provider) => ({ provider, keys: await provider.describe() })),
   );
+  const providerOf = new Map(described.flatMap(({ provider, keys }) => keys.map(({ id }) => [id, provider] as const)));
   return {
     wrap: newest.wrap,
     unwrap: async (rootKeyId, blob, context) => {
@@ -23,7 +23,7 @@ export async function joinRootKeys(
       if (provider === undefined) throw new VaultUnavailableError('root-key-missing');
       return provider.unwrap(rootKeyId, blob, context);
     },
-    describe: async () => described.flat(),
+    describe: async () => described.flatMap(({ keys }) => keys),
     health: async () => {
       await Promise.all(providers.map((provider) => provider.health()));
     },

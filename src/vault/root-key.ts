@@ -1,6 +1,7 @@
-import { createHmac, createSecretKey, hkdfSync, randomBytes, type KeyObject } from 'node:crypto';
+import { createSecretKey, randomBytes, type KeyObject } from 'node:crypto';
 import { decrypt, encrypt, KEY_BYTES, NONCE_BYTES } from './aead.js';
 import { RootKeyInvalidError, VaultUnavailableError } from './errors.js';
+import { hkdfSha256, hmacSha256 } from './hmac.js';
 import { associatedDataOf, joinWrapped, splitGcm } from './wrapped-key.js';
 
 /** What a wrapped key is bound to: it unwraps for this owner, key and version only. */
@@ -91,12 +92,12 @@ export function createLocalRootKeys(keys: readonly KeyObject[]): RootKeyProvider
 
 /** Wrapping has a key of its own, so that nothing else is ever computed with it. */
 function prepareRootKey(key: KeyObject): LocalRootKey {
-  const derived = Buffer.from(hkdfSync('sha256', key, '', WRAP_CONTEXT, KEY_BYTES));
+  const derived = hkdfSha256(key, new Uint8Array(), WRAP_CONTEXT, KEY_BYTES);
   const wrappingKey = createSecretKey(derived);
   derived.fill(0);
   return {
-    id: createHmac('sha256', key).update(ID_CONTEXT).digest('hex').slice(0, ID_HEX_DIGITS),
-    checkValue: createHmac('sha256', key).update(CHECK_CONTEXT).digest(),
+    id: hmacSha256(key, ID_CONTEXT).toString('hex').slice(0, ID_HEX_DIGITS),
+    checkValue: hmacSha256(key, CHECK_CONTEXT),
     wrappingKey,
   };
 }
@@ -126,7 +127,7 @@ export interface RootKeyRules {
  * @throws {RootKeyInvalidError} naming the position of the first key that cannot be used.
  */
 export function parseRootKeys(setting: string, rules: RootKeyRules): KeyObject[] {
-  const values = setting.split(/[\s,]+/).filter((value) => value !== '');
+  const values = setting.split(/[\s,]/).filter((value) => value !== '');
   if (values.length === 0) throw new RootKeyInvalidError('No root key is given.');
   const keys: KeyObject[] = [];
   for (const [index, value] of values.entries()) {

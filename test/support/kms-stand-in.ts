@@ -1,6 +1,7 @@
 import { createCipheriv, createDecipheriv, createHash, createHmac, randomBytes, randomUUID } from 'node:crypto';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { promisify } from 'node:util';
 
 /** What the stand-in answers instead of doing it. */
 export type KmsTrouble = 'silent' | 'throttled' | 'internal' | 'hang-up';
@@ -26,6 +27,12 @@ export interface KmsStandIn {
   trouble: KmsTrouble | null;
   /** Before anything else, so many requests are throttled. */
   throttleNext: number;
+  /** The next request that is signed is refused with this error. */
+  refuseNext: string | null;
+  /** Changes the answers to what succeeds. */
+  spoil: (answer: Record<string, string>) => Record<string, string | undefined>;
+  /** Connections that clients hold open. */
+  connections(): Promise<number>;
   stop(): Promise<void>;
   /** On the same port, with the same keys. */
   start(): Promise<void>;
@@ -42,6 +49,8 @@ export async function startKmsStandIn(): Promise<KmsStandIn> {
   };
   let port = 0;
   const server = createServer((request, response) => void answer(request, response));
+  // Who lets go of a connection is the client.
+  server.keepAliveTimeout = 60_000;
   const start = () =>
     new Promise<void>((resolve) => {
       server.listen(port, '127.0.0.1', () => {
@@ -58,6 +67,9 @@ export async function startKmsStandIn(): Promise<KmsStandIn> {
     journal: [],
     trouble: null,
     throttleNext: 0,
+    refuseNext: null,
+    spoil: (answer) => answer,
+    connections: () => promisify(server.getConnections.bind(server))(),
     createKey: (region = 'eu-central-1') => {
       const arn = `arn:aws:kms:${region}:111122223333:key/${randomUUID()}`;
       standIn.keys.set(arn, { secret: randomBytes(32), state: 'Enabled' });
@@ -100,6 +112,9 @@ export async function startKmsStandIn(): Promise<KmsStandIn> {
     };
     const context = input.EncryptionContext;
     standIn.journal.push({ operation: operation ?? 'unknown', keyId: input.KeyId, context });
+    const refusal = standIn.refuseNext;
+    standIn.refuseNext = null;
+    if (refusal !== null) return refuse(400, refusal);
     const key = standIn.keys.get(input.KeyId);
     if (key === undefined) return refuse(400, 'NotFoundException');
     if (key.state === 'Disabled') return refuse(400, 'DisabledException');
@@ -111,7 +126,7 @@ export async function startKmsStandIn(): Promise<KmsStandIn> {
       const cipher = createCipheriv('aes-256-gcm', key.secret, nonce).setAAD(bound);
       const sealed = [cipher.update(Buffer.from(input.Plaintext ?? '', 'base64')), cipher.final()];
       const blob = Buffer.concat([Buffer.from(sha256(input.KeyId), 'hex'), nonce, ...sealed, cipher.getAuthTag()]);
-      return send(200, { CiphertextBlob: blob.toString('base64'), ...common });
+      return send(200, standIn.spoil({ CiphertextBlob: blob.toString('base64'), ...common }));
     }
     if (operation !== 'Decrypt') return refuse(400, 'UnknownOperationException');
     const blob = Buffer.from(input.CiphertextBlob ?? '', 'base64');
@@ -122,7 +137,7 @@ export async function startKmsStandIn(): Promise<KmsStandIn> {
       const decipher = createDecipheriv('aes-256-gcm', key.secret, blob.subarray(32, 44), { authTagLength: 16 });
       decipher.setAAD(bound).setAuthTag(blob.subarray(-16));
       const plain = Buffer.concat([decipher.update(blob.subarray(44, -16)), decipher.final()]);
-      return send(200, { Plaintext: plain.toString('base64'), ...common });
+      return send(200, standIn.spoil({ Plaintext: plain.toString('base64'), ...common }));
     } catch {
       return refuse(400, 'InvalidCiphertextException');
     }

@@ -116,6 +116,12 @@ export function useCredentials({ accessKeyId, secretAccessKey }: KmsStandIn['cre
   process.env['AWS_SECRET_ACCESS_KEY'] = secretAccessKey;
 }
 
+/** Where the AWS SDK looks for KMS by itself; null: at the public endpoints. */
+export function useKmsEndpoint(url: string | null): void {
+  if (url === null) delete process.env['AWS_ENDPOINT_URL_KMS'];
+  else process.env['AWS_ENDPOINT_URL_KMS'] = url;
+}
+
 export const kmsSettings = (kms: KmsStandIn, arns: readonly string[]) => ({
   LATCHKEY_ROOT_KEY_PROVIDER: 'aws-kms',
   LATCHKEY_AWS_KMS_KEYS: arns.join(','),
