@@ -1,7 +1,8 @@
 import { createRequire } from 'node:module';
 import { defineConfig } from 'vitest/config';
 
-const everywhere = process.env['CI'] === 'true' ? ['test/*.test.ts'] : [];
+const inCi = process.env['CI'] === 'true';
+const nameOf = (name: string) => `test/${name}.test.ts`;
 
 /** Tests that open no database, or of which nothing depends on what kind it is: once is enough. */
 const onceEnough = [
@@ -11,6 +12,7 @@ const onceEnough = [
   'config',
   'demo',
   'deployment',
+  'embedded-clone',
   'error-mask',
   'folder-lock',
   'frontend-browser',
@@ -24,6 +26,7 @@ const onceEnough = [
   'operations',
   'outgoing-address',
   'persisted-documents',
+  'process',
   'provider-guard',
   'query-cost',
   'refresh-interleaving',
@@ -45,14 +48,31 @@ const onceEnough = [
   'vault-root-key',
   'vault-vectors',
   'zoom-*',
-].map((name) => `test/${name}.test.ts`);
+].map(nameOf);
+
+/** What stands for all the rest on the embedded database, where CI runs that on a server. */
+const onBoth = [
+  'audit-verification',
+  'authorization',
+  'credential',
+  'database',
+  'feed',
+  'lists',
+  'replay',
+  'row-level-security',
+  'shutdown',
+  'spool',
+  'story',
+  'subscription',
+  'tenancy',
+  'tenant',
+  'tenant-deletion',
+].map(nameOf);
 
 // graphql ships an ES and a CommonJS build without an exports map: sources and dependencies must get the same one.
 const alias = [{ find: /^graphql$/, replacement: createRequire(import.meta.url).resolve('graphql') }];
 /** A native library is told once for each process what it finds its tokens by; a small memory is soon searched. */
-const alone = ['root-key-move', 'root-key-pkcs11', 'root-key-providers', 'vault-memory'].map(
-  (name) => `test/${name}.test.ts`,
-);
+const alone = ['root-key-move', 'root-key-pkcs11', 'root-key-providers', 'vault-memory'].map(nameOf);
 
 const root = new URL('..', import.meta.url).pathname;
 const shared = {
@@ -65,8 +85,8 @@ const shared = {
 };
 
 /**
- * Two projects: `embedded` runs what needs one process on the embedded database; `postgres` runs, on a real server,
- * whatever races or needs several processes (`test/postgres/`), and in CI everything.
+ * `embedded` runs what needs one process on the embedded database, in CI what stands for it; `postgres` runs, on a real
+ * server, whatever races or needs several processes (`test/postgres/`), and in CI everything.
  */
 export default defineConfig({
   root,
@@ -83,7 +103,7 @@ export default defineConfig({
         test: {
           ...shared,
           name: 'embedded',
-          include: ['test/*.test.ts'],
+          include: inCi ? [...onceEnough, ...onBoth] : ['test/*.test.ts'],
           exclude: alone,
           env: { LATCHKEY_TEST_DATABASE: 'embedded' },
         },
@@ -105,7 +125,7 @@ export default defineConfig({
         test: {
           ...shared,
           name: 'postgres',
-          include: ['test/postgres/*.test.ts', ...everywhere],
+          include: ['test/postgres/*.test.ts', ...(inCi ? ['test/*.test.ts'] : [])],
           exclude: [...onceEnough, ...alone],
           env: { LATCHKEY_TEST_DATABASE: 'postgres' },
         },
