@@ -15,7 +15,10 @@ function wasCutOff(error: unknown): boolean {
   return UNCODED.test(error.message);
 }
 
-/** Whether a statement changes nothing, so that it may be sent again although nobody knows how far it came. */
+/**
+ * Whether a statement may be sent again although nobody knows how far it came: it changes nothing, or, like the functions
+ * that take old audit events away a batch at a time, as much by being done twice.
+ */
 export const isRead = (text: string): boolean => /^\s*SELECT\b/.test(text);
 
 /** Resolves when what has arrived at all sockets was read, so that other connections which have ended are known, too. */
