@@ -22,7 +22,7 @@ const hanging = { started: 0 };
 const hangingDb: Database = {
   ...server.db,
   query: ((statement) => {
-    if (!statement.sql.includes('FROM health_event WHERE position IS NULL LIMIT')) return server.db.query(statement);
+    if (!statement.text.includes('FROM health_event WHERE position IS NULL LIMIT')) return server.db.query(statement);
     hanging.started += 1;
     return new Promise(() => undefined);
   }) as Database['query'],

@@ -1,7 +1,11 @@
-import type { Sql as SqlStatement } from 'sql-template-tag';
+import type { Sql as SqlFragment } from 'sql-template-tag';
 import type { PrismaClient } from '../generated/prisma/client.js';
 
-export type { SqlStatement };
+/** A statement, or a part of one, as the `sql` tag makes it. */
+export type { SqlFragment };
+
+/** What is sent: a text with `$1`, `$2` and so on, and what these stand for. */
+export type SqlStatement = Pick<SqlFragment, 'text' | 'values'>;
 
 /**
  * Runs statements written with the `sql` tag of `sql-template-tag`.

@@ -21,10 +21,10 @@ export interface Counted {
  * Reads of one credential by one principal are one event; so are the attempts of one principal at one thing that are
  * refused for one reason, whatever else they named: whoever tries many ids makes no more events than who tries one.
  */
-export function keyOf({ tenantId, principal, action, outcome, reason, grantId, credentialVersion }: Countable): string {
-  const who = `${principal.kind} ${principal.id} ${action}`;
-  return outcome === 'REFUSED' ? `${who} ! ${tenantId} ${reason}` : `${who} ${grantId} ${credentialVersion}`;
-}
+export const keyOf = (entry: Countable): string =>
+  entry.outcome === 'REFUSED'
+    ? `${entry.action} ! ${entry.tenantId} ${entry.reason} ${entry.principal.kind} ${entry.principal.id}`
+    : `${entry.grantId} ${entry.credentialVersion} ${entry.action} ${entry.principal.kind} ${entry.principal.id}`;
 
 const sameOrNull = <T>(one: T | null | undefined, other: T | null | undefined): T | null =>
   one === other ? (one ?? null) : null;

@@ -23,7 +23,7 @@ export interface CredentialRead {
   tenantId: string;
   grantId: string;
   /** Null for a token that was minted with the credential. */
-  version: number | null;
+  credentialVersion: number | null;
   principal: AuditPrincipal;
 }
 
@@ -70,8 +70,6 @@ const FOREIGN: ReadonlySet<string> = new Set(['NotFoundError', 'GrantNotFoundErr
 export function noteForeign(reads: ReadLog, attempt: RefusedAttempt): void {
   if (attempt.tenantId !== null && FOREIGN.has(attempt.reason)) reads.refused(attempt);
 }
-
-const countable = ({ version, ...read }: CredentialRead): Countable => ({ ...read, credentialVersion: version });
 
 export interface ReadLogOptions {
   db: Pick<Database, 'transaction'>;
@@ -157,8 +155,7 @@ export function createReadLog({ db, trail, clock, log, mode, maxPending }: ReadL
   const running = keepFlushing();
 
   return {
-    note: (given) => {
-      const read = countable(given);
+    note: (read) => {
       const key = keyOf(read);
       if (mode === 'strict' || (reads.size() >= maxPending && !reads.has(key))) return noteStrictly(key, read);
       reads.add(key, read, performance.now());

@@ -1,6 +1,6 @@
 import DataLoader from 'dataloader';
-import sql, { type Sql as SqlStatement } from 'sql-template-tag';
-import type { Database } from '../database/database.js';
+import sql from 'sql-template-tag';
+import type { Database, SqlStatement } from '../database/database.js';
 import { keepSpan } from '../diagnostics.js';
 import type { GrantKind, HealthReason } from '../generated/prisma/enums.js';
 import type { Sealed } from '../vault/vault.js';
@@ -46,7 +46,7 @@ export interface CandidateReader {
  * The columns of the queries as one table, and for each row its matches by index. The limits keep the planner from
  * turning the look-ups into joins over whole tables.
  */
-function statementFor(kind: GrantKind, queries: readonly CandidateQuery[]): SqlStatement {
+function writeStatement(kind: GrantKind, queries: readonly CandidateQuery[]): SqlStatement {
   const users = kind === 'USER_CONNECTION' ? sql`AND external_user_id = query.user_id` : sql``;
   return sql`
     SELECT query.position::int AS position, g.id AS "grantId", g.tenant_id AS "tenantId",
@@ -69,6 +69,17 @@ function statementFor(kind: GrantKind, queries: readonly CandidateQuery[]): SqlS
     LEFT JOIN LATERAL (SELECT * FROM credential WHERE grant_id = g.id LIMIT 1) c ON true
     ORDER BY query.position, g.health_status IN ('HEALTHY', 'DEGRADED') DESC, g.health_since DESC`;
 }
+
+const TEXTS: Record<GrantKind, string> = {
+  INSTALLATION: writeStatement('INSTALLATION', []).text,
+  USER_CONNECTION: writeStatement('USER_CONNECTION', []).text,
+};
+
+/** With a text that is written once: one that is put together anew has to be hashed anew for its name. */
+const statementFor = (kind: GrantKind, queries: readonly CandidateQuery[]): SqlStatement => ({
+  text: TEXTS[kind],
+  values: writeStatement(kind, queries).values,
+});
 
 /**
  * Reads are what a server does most: those that arrive together are put to the database in one statement, which costs

@@ -1,5 +1,5 @@
 import sql from 'sql-template-tag';
-import type { SqlStatement } from '../database/database.js';
+import type { SqlFragment } from '../database/database.js';
 import { DomainError } from '../errors.js';
 import { ZoomMeetingUnknownError } from '../zoom/errors.js';
 import type { CredentialDeps } from './credential.js';
@@ -45,7 +45,7 @@ export const GRANT_COLUMNS = sql`g.id AS "grantId", g.tenant_id AS "tenantId", t
   g.external_user_id AS "externalUserId", g.kind, a.environment, g.provider_account_id AS "providerAccountId",
   g.granted_scopes AS scopes, g.health_status AS "healthStatus", g.health_reason AS "healthReason"`;
 
-const inTenants = ({ tenantId, onlyTenantId }: MeetingQuery): SqlStatement => sql`
+const inTenants = ({ tenantId, onlyTenantId }: MeetingQuery): SqlFragment => sql`
   (${tenantId}::text IS NULL OR t.external_id = ${tenantId})
   AND (${onlyTenantId}::uuid IS NULL OR t.id = ${onlyTenantId}::uuid)`;
 

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import sql, { join } from 'sql-template-tag';
-import type { Sql, SqlStatement } from '../database/database.js';
+import type { Sql, SqlFragment } from '../database/database.js';
 import { InvalidInputError, NotFoundError } from '../errors.js';
 import { HEALTH_TOPIC } from '../feed/feed.js';
 import type { GrantKind } from '../generated/prisma/enums.js';
@@ -153,7 +153,7 @@ export async function revokeGrants(deps: Deps, scope: RevocationScope): Promise<
 }
 
 /** Makes a revocation of the grants that match. @returns its id. */
-async function settleCovered(tx: Sql, conditions: SqlStatement): Promise<string> {
+async function settleCovered(tx: Sql, conditions: SqlFragment): Promise<string> {
   const id = randomUUID();
   await tx.query(sql`INSERT INTO revocation (id, total) VALUES (${id}::uuid, 0)`);
   await coverGrants(tx, id, conditions);
@@ -165,7 +165,7 @@ async function settleCovered(tx: Sql, conditions: SqlStatement): Promise<string>
  * Adds the grants that match to a revocation which the caller's transaction has made or locked, in statements that each
  * stay far below the time limit. Those that it covers already are left out. `endRequested` ends them.
  */
-export async function coverGrants(tx: Sql, revocationId: string, conditions: SqlStatement): Promise<void> {
+export async function coverGrants(tx: Sql, revocationId: string, conditions: SqlFragment): Promise<void> {
   let total = 0;
   let last: string | null = null;
   for (let count = COVERED_AT_ONCE; count === COVERED_AT_ONCE;) {
@@ -188,9 +188,9 @@ export async function coverGrants(tx: Sql, revocationId: string, conditions: Sql
   await tx.query(sql`UPDATE revocation SET total = total + ${total} WHERE id = ${revocationId}::uuid`);
 }
 
-async function conditionsOf(deps: Pick<Deps, 'db'>, scope: RevocationScope): Promise<SqlStatement[]> {
+async function conditionsOf(deps: Pick<Deps, 'db'>, scope: RevocationScope): Promise<SqlFragment[]> {
   const { appId, tenantId, connectedAfter, connectedBefore } = scope;
-  const conditions: SqlStatement[] = [];
+  const conditions: SqlFragment[] = [];
   if (isGiven(connectedAfter)) conditions.push(sql`authorized_at >= ${connectedAfter}::timestamptz`);
   if (isGiven(connectedBefore)) conditions.push(sql`authorized_at < ${connectedBefore}::timestamptz`);
   if (isGiven(connectedAfter) && isGiven(connectedBefore) && connectedAfter >= connectedBefore) {

@@ -121,21 +121,26 @@ function auditMutation(field: Field, { action, before }: MutationRule): void {
   };
 }
 
+/** A token with where it is from; `version` where it is a stored one. */
+type Handed = Pick<CredentialRead, 'tenantId' | 'grantId'> & { version?: number };
+
 /** Records the token that is about to be answered, and in strict mode waits for that. */
 function auditRead(field: Field, action: CredentialRead['action']): void {
   const { resolve } = field;
   if (resolve === undefined) throw new Error(`The field ${field.name} has no resolver.`);
-  field.resolve = async (parent, args, ctx, info) => {
-    const result: unknown = await resolve(parent, args, ctx, info);
+  const handOut = (result: unknown, ctx: Context): unknown => {
     const principal = auditPrincipalOf(ctx.principal, ctx.clientAddress);
     if (isFailure(result)) {
       noteForeign(ctx.reads, { action, tenantId: ctx.principal.tenantId, principal, reason: result.name });
       return result;
     }
-    const { tenantId, grantId, version = null } = result as Omit<CredentialRead, 'version'> & { version?: number };
-    const noted = ctx.reads.note({ action, tenantId, grantId, version, principal });
-    if (noted !== undefined) await noted;
-    return result;
+    const { tenantId, grantId, version = null } = result as Handed;
+    const noted = ctx.reads.note({ action, tenantId, grantId, credentialVersion: version, principal });
+    return noted === undefined ? result : noted.then(() => result);
+  };
+  field.resolve = (parent, args, ctx, info) => {
+    const result: unknown = resolve(parent, args, ctx, info);
+    return result instanceof Promise ? result.then((answer) => handOut(answer, ctx)) : handOut(result, ctx);
   };
 }
 
@@ -145,15 +150,19 @@ const codeOf = (error: unknown): unknown => (error instanceof GraphQLError ? err
 function countForbidden(field: Field, action: string): void {
   const { resolve } = field;
   if (resolve === undefined) throw new Error(`The field ${field.name} has no resolver.`);
-  field.resolve = async (parent, args, ctx, info) => {
+  const count = (error: unknown, ctx: Context): never => {
+    if (codeOf(error) === 'FORBIDDEN') {
+      const principal = auditPrincipalOf(ctx.principal, ctx.clientAddress);
+      ctx.reads.refused({ action, tenantId: ctx.principal.tenantId, principal, reason: 'FORBIDDEN' });
+    }
+    throw error;
+  };
+  field.resolve = (parent, args, ctx, info) => {
     try {
-      return (await resolve(parent, args, ctx, info)) as unknown;
+      const result: unknown = resolve(parent, args, ctx, info);
+      return result instanceof Promise ? result.catch((error: unknown) => count(error, ctx)) : result;
     } catch (error) {
-      if (codeOf(error) === 'FORBIDDEN') {
-        const principal = auditPrincipalOf(ctx.principal, ctx.clientAddress);
-        ctx.reads.refused({ action, tenantId: ctx.principal.tenantId, principal, reason: 'FORBIDDEN' });
-      }
-      throw error;
+      return count(error, ctx);
     }
   };
 }

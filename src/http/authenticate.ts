@@ -23,7 +23,7 @@ export type Authentication = { principal: Principal } | Refused;
 export type Authenticate = (
   authorization: string | undefined,
   from: { headers: IncomingHttpHeaders; address: string | undefined },
-) => Promise<Authentication>;
+) => Promise<Authentication> | Authentication;
 
 /** What of a request says where it comes from. */
 export const sourceOf = ({ headers, socket }: IncomingMessage): Parameters<Authenticate>[1] => ({
@@ -64,11 +64,11 @@ export function createAuthenticate(options: {
   const { ownOrigin, principals, keyUse, failedAttempts, addressOf } = options;
   const adminHash = hashToken(options.adminKey.reveal());
 
-  async function identify(key: string, token: ApiToken | null): Promise<Principal | null> {
-    // Hashes have one length whatever was sent, and comparing them takes one time.
-    if (token === null) return timingSafeEqual(hashToken(key), adminHash) ? ADMIN : null;
-    return principals.find(token);
-  }
+  // Hashes have one length whatever was sent, and comparing them takes one time.
+  const identify = (key: string, token: ApiToken | null): Promise<Principal | null> | Principal | null => {
+    if (token !== null) return principals.find(token);
+    return timingSafeEqual(hashToken(key), adminHash) ? ADMIN : null;
+  };
 
   /** The id in a well-formed key counts, too: it is what somebody would guess at from many addresses. */
   async function refuse(address: string | undefined, token: ApiToken | null): Promise<Authentication> {
@@ -79,12 +79,7 @@ export function createAuthenticate(options: {
       : { refusal: 'TOO_MANY_ATTEMPTS', retryAfterSeconds };
   }
 
-  return async (authorization, from) => {
-    const { headers } = from;
-    const key = /^Bearer +(\S+)$/i.exec(authorization ?? '')?.[1];
-    const token = key === undefined ? null : parseApiToken(key);
-    const principal = key === undefined ? null : await identify(key, token);
-    if (principal === null) return refuse(addressOf(from), token);
+  function judge(principal: Principal, headers: IncomingHttpHeaders): Authentication {
     if (principal.kind === 'FRONTEND_SESSION') {
       return isAtHome(principal, headers.origin) ? { principal } : { refusal: 'ORIGIN_NOT_ALLOWED' };
     }
@@ -92,6 +87,17 @@ export function createAuthenticate(options: {
     if (isBrowser(headers) && !isOwnPage) return { refusal: 'SERVER_KEY_IN_BROWSER' };
     if (principal.id !== null) keyUse.note(principal.id);
     return { principal };
+  }
+
+  // Without a promise where none is needed: every request comes by here.
+  return (authorization, from) => {
+    const key = /^Bearer +(\S+)$/i.exec(authorization ?? '')?.[1];
+    if (key === undefined) return refuse(addressOf(from), null);
+    const token = parseApiToken(key);
+    const answer = (principal: Principal | null) =>
+      principal === null ? refuse(addressOf(from), token) : judge(principal, from.headers);
+    const found = identify(key, token);
+    return found instanceof Promise ? found.then(answer) : answer(found);
   };
 }
 

@@ -150,7 +150,7 @@ export function createTokenHandler(
         noteForeign(deps.reads, { action: actionOf(target), tenantId: only, principal, reason });
         throw error;
       });
-      await deps.reads.note({ action: actionOf(target), tenantId, grantId, version, principal });
+      await deps.reads.note({ action: actionOf(target), tenantId, grantId, credentialVersion: version, principal });
       log.info('a token was handed out', { grantId, route: 'tokens', operation: target.kind });
       return respond(res, 200, { type: 'text/plain; charset=utf-8', text: token.reveal() });
     } catch (error) {

@@ -1,5 +1,5 @@
 import { randomFillSync, timingSafeEqual, type KeyObject } from 'node:crypto';
-import sql, { type Sql as SqlStatement } from 'sql-template-tag';
+import sql, { type Sql as SqlFragment } from 'sql-template-tag';
 import { Secret } from '../secret.js';
 import { decrypt, encrypt, KEY_BYTES, NONCE_BYTES, TAG_BYTES } from './aead.js';
 import { VaultError } from './errors.js';
@@ -185,7 +185,7 @@ export function inspectEnvelope(sealed: Sealed): { keyId: string; keyVersion: nu
  * A condition: the envelope in `column` says that it was sealed with an older version than this. For envelopes that
  * `sealEnvelope` made.
  */
-export const isSealedBefore = (column: SqlStatement, version: number): SqlStatement =>
+export const isSealedBefore = (column: SqlFragment, version: number): SqlFragment =>
   sql`substring(${column} FROM ${KEY_VERSION_AT + 1}::int FOR ${KEY_VERSION_BYTES}::int) < int4send(${version}::int)`;
 
 /** The same bytes as a Buffer, without a copy, once they are known to be long enough and in a format of ours. */
