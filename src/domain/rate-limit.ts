@@ -79,8 +79,8 @@ export function createRateLimiter(
   let ticking = false;
   let failedAt = Number.NEGATIVE_INFINITY;
 
-  const nowMs = () => clock.now().getTime() + aheadMs;
-  const isFailing = () => clock.now().getTime() - failedAt < PAUSE_MS;
+  const localMs = () => clock.now().getTime();
+  const isFailing = (atMs = localMs()) => atMs - failedAt < PAUSE_MS;
 
   function usageOf(name: string, window: number): Usage {
     let usage = usages.get(name);
@@ -98,7 +98,7 @@ export function createRateLimiter(
     // In one order everywhere, so that processes do not wait for each other in a circle.
     sent.sort((a, b) => (a.name < b.name ? -1 : 1));
     for (const { usage } of sent) [usage.sent, usage.pending] = [usage.pending, 0];
-    const startedMs = clock.now().getTime();
+    const startedMs = localMs();
     try {
       const rows = await db.query<Settled>(sql`
         INSERT INTO rate_usage (name, period, used)
@@ -111,13 +111,14 @@ export function createRateLimiter(
         usage.shared = used.get(name)?.used ?? usage.shared;
         usage.sent = 0;
       }
-      aheadMs = (rows[0]?.nowMs ?? nowMs()) - (startedMs + clock.now().getTime()) / 2;
+      const endedMs = localMs();
+      aheadMs = (rows[0]?.nowMs ?? endedMs + aheadMs) - (startedMs + endedMs) / 2;
       failedAt = Number.NEGATIVE_INFINITY;
     } catch {
       // It may have been stored all the same. Counting twice errs on the side of the ceiling.
       for (const { usage } of sent) [usage.pending, usage.sent] = [usage.pending + usage.sent, 0];
       if (!isFailing()) log.warn('rate limits are not shared at the moment', {});
-      failedAt = clock.now().getTime();
+      failedAt = localMs();
     }
   }
 
@@ -130,7 +131,7 @@ export function createRateLimiter(
     while (!isIdle && !closing.signal.aborted) {
       await clock.sleep(SETTLE_MS, closing.signal);
       if (closing.signal.aborted) break;
-      const window = Math.floor(nowMs() / windowMs);
+      const window = Math.floor((localMs() + aheadMs) / windowMs);
       for (const [name, usage] of usages) if (usage.window < window && usage.pending === 0) usages.delete(name);
       if (!isFailing()) await settle();
       isIdle = usages.size === 0;
@@ -144,7 +145,8 @@ export function createRateLimiter(
 
   /** @returns `DUE` where the shared count must be asked first. */
   function admitNow(ceilings: readonly Ceiling[], open: boolean): Refusal | null | 'DUE' {
-    const now = nowMs();
+    const local = localMs();
+    const now = local + aheadMs;
     const window = Math.floor(now / windowMs);
     let isDue = false;
     for (const ceiling of ceilings) {
@@ -155,7 +157,7 @@ export function createRateLimiter(
       }
       isDue ||= usage.sent + usage.pending >= Math.max(1, Math.floor(limit * TRANCHE_SHARE));
     }
-    const failing = isFailing();
+    const failing = isFailing(local);
     if (failing && !open) return { retryAfterSeconds: Math.ceil(PAUSE_MS / 1_000), isUnknown: true };
     if (isDue && !failing) return 'DUE';
     for (const { name } of ceilings) usageOf(name, window).pending += 1;

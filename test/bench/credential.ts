@@ -1,5 +1,6 @@
 // npm run bench: the rate of `credential` over HTTP with fresh tokens, beside two yardsticks in the same run.
-// `npm run bench -- --before <commit>`: an earlier version beside it as well, in turns.
+// `npm run bench -- --before <commit>`: an earlier version beside it as well, in turns. Each round has processes of its
+// own: two of one program differ by more than what is looked for here.
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { cpus, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -13,7 +14,7 @@ import { seedBare, type SeededUser } from './seed.js';
 const CONNECTIONS = 32;
 const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 5);
 const SECONDS = Number(process.env['BENCH_SECONDS'] ?? 4);
-const WARM_UP_SECONDS = Number(process.env['BENCH_WARM_UP_SECONDS'] ?? 10);
+const WARM_UP_SECONDS = Number(process.env['BENCH_WARM_UP_SECONDS'] ?? 6);
 const FEW = 1_000;
 const MANY = 100_000;
 const { before } = parseArgs({ options: { before: { type: 'string' } } }).values;
@@ -51,10 +52,16 @@ const get = (label: string, server: { pid: number; value: string }, paths: strin
 });
 
 const rows: Record<string, Sample[]> = {};
-async function rounds(targets: readonly Target[]): Promise<void> {
-  for (const target of targets) await sample(target, CONNECTIONS, WARM_UP_SECONDS);
+async function measure(target: Target): Promise<void> {
+  await sample(target, CONNECTIONS, WARM_UP_SECONDS);
+  (rows[target.name] ??= []).push(await sample(target, CONNECTIONS, SECONDS));
+}
+async function rounds(targets: readonly { target: Target; latchkey?: LatchkeyUnderTest }[]): Promise<void> {
   for (let round = 0; round < ROUNDS; round += 1) {
-    for (const target of targets) (rows[target.name] ??= []).push(await sample(target, CONNECTIONS, SECONDS));
+    for (const { target, latchkey: renewed } of targets) {
+      await renewed?.restart();
+      await measure(target);
+    }
   }
 }
 
@@ -65,9 +72,12 @@ const readTarget = get(
   Array.from({ length: FEW }, (_, id) => `/${id}`),
 );
 await rounds([
-  helloTarget,
-  readTarget,
-  ...versions.map((version) => version.latchkey.target(`${version.label}, 1 000 grants`, version.users)),
+  { target: helloTarget },
+  { target: readTarget },
+  ...versions.map(({ latchkey: renewed, label, users }) => ({
+    target: renewed.target(`${label}, 1 000 grants`, users),
+    latchkey: renewed,
+  })),
 ]);
 const memory = { latchkeyFew: residentMegabytes(latchkey.pid), bare: residentMegabytes(read.pid) };
 
@@ -76,10 +86,10 @@ const spread = (users: readonly SeededUser[]) =>
   Array.from({ length: FEW }, (_, index) => users[Math.floor((index * users.length) / FEW)]).filter(
     (user) => user !== undefined,
   );
-const many: Target[] = [];
-for (const version of versions) {
-  const users = spread(await version.latchkey.seed(MANY - FEW));
-  many.push(version.latchkey.target(`${version.label}, 100 000 grants`, users));
+const many: Parameters<typeof rounds>[0][number][] = [];
+for (const { latchkey: renewed, label } of versions) {
+  const users = spread(await renewed.seed(MANY - FEW));
+  many.push({ target: renewed.target(`${label}, 100 000 grants`, users), latchkey: renewed });
 }
 await rounds(many);
 const memoryMany = residentMegabytes(latchkey.pid);
@@ -87,7 +97,7 @@ const memoryMany = residentMegabytes(latchkey.pid);
 const value = (label: string, pick: (row: Sample) => number) => median((rows[label] ?? []).map(pick));
 const yardstick = value(readTarget.name, (row) => row.rps);
 console.log(
-  `\n${cpus().length} × ${cpus()[0]?.model ?? 'cpu'}, Node ${process.version}, load ${loadavg()[0]?.toFixed(2)}; medians of ${ROUNDS} × ${SECONDS} s at ${CONNECTIONS} connections after ${WARM_UP_SECONDS} s of warm-up\n`,
+  `\n${cpus().length} × ${cpus()[0]?.model ?? 'cpu'}, Node ${process.version}, load ${loadavg()[0]?.toFixed(2)}; medians of ${ROUNDS} × ${SECONDS} s at ${CONNECTIONS} connections, each after ${WARM_UP_SECONDS} s of warm-up in a process of its own\n`,
 );
 console.log(
   `${'variant'.padEnd(36)} ${'req/s'.padStart(8)} ${'of bare'.padStart(8)} ${'p50 ms'.padStart(7)} ${'p99 ms'.padStart(7)} ${'cpu µs'.padStart(7)} failed`,
@@ -107,6 +117,16 @@ for (const label of Object.keys(rows)) {
       .toFixed(0)
       .padStart(7)} ${failed}`,
   );
+}
+if (before !== undefined) {
+  for (const size of ['1 000', '100 000']) {
+    const [now, then] = [rows[`credential, ${size} grants`], rows[`credential at ${before}, ${size} grants`]];
+    const ratio = (pick: (row: Sample) => number) =>
+      median((now ?? []).map((row, round) => pick(row) / pick(then?.[round] ?? row))).toFixed(2);
+    console.log(
+      `\n${size} grants beside ${before}, by rounds: rate ${ratio((row) => row.rps)}, processor time ${ratio((row) => row.cpuMicros)}`,
+    );
+  }
 }
 console.log(
   `\nresident memory: bare ${memory.bare.toFixed(0)} MB, Latchkey ${memory.latchkeyFew.toFixed(0)} MB (1 000 grants), ${memoryMany.toFixed(0)} MB (100 000 grants)`,

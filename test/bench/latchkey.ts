@@ -19,11 +19,14 @@ const QUERY =
 
 /** A Latchkey of some version that answers `credential`, with a database of its own. */
 export interface LatchkeyUnderTest {
+  /** Of the process that serves at the moment. */
   readonly pid: number;
   readonly db: Database;
   readonly databaseUrl: string;
   /** Connects more users. */
   seed(count: number): Promise<SeededUser[]>;
+  /** Ends the process and starts another one: what the compiler makes of a program differs from one to the next. */
+  restart(): Promise<void>;
   /** Reads the credentials of these users in turn. */
   target(name: string, users: readonly SeededUser[]): Target;
   close(): Promise<void>;
@@ -67,20 +70,30 @@ export async function startLatchkey(root: string, clusterUrl: string): Promise<L
   await vault.createTenantKey(db, null);
   const appId = await seedApp({ db, vault });
   const port = await freePort();
-  const { child, pid } = await startServer(
-    [...(process.env['BENCH_NODE_FLAGS']?.split(' ') ?? []), join(root, 'dist/main.js')],
-    {
-      NODE_ENV: 'production',
-      DATABASE_URL: databaseUrl,
-      LATCHKEY_ROOT_KEY: rootKey,
-      LATCHKEY_ADMIN_KEY: adminKey,
-      PORT: String(port),
-      LATCHKEY_LOG_LEVEL: 'info',
-    },
-    (line) => (line.includes('"listening"') ? 'ready' : undefined),
-  );
+  const start = () =>
+    startServer(
+      [...(process.env['BENCH_NODE_FLAGS']?.split(' ') ?? []), join(root, 'dist/main.js')],
+      {
+        NODE_ENV: 'production',
+        DATABASE_URL: databaseUrl,
+        LATCHKEY_ROOT_KEY: rootKey,
+        LATCHKEY_ADMIN_KEY: adminKey,
+        PORT: String(port),
+        LATCHKEY_LOG_LEVEL: 'info',
+      },
+      (line) => (line.includes('"listening"') ? 'ready' : undefined),
+    );
+  let server = await start();
+  async function stop(): Promise<void> {
+    const ended = new Promise((resolve) => server.child.once('close', resolve));
+    server.child.removeAllListeners('exit');
+    server.child.kill('SIGTERM');
+    await ended;
+  }
   return {
-    pid,
+    get pid() {
+      return server.pid;
+    },
     db,
     databaseUrl,
     seed: async (count) => {
@@ -88,9 +101,15 @@ export async function startLatchkey(root: string, clusterUrl: string): Promise<L
       await db.query({ text: 'ANALYZE', values: [] } as never);
       return users;
     },
+    restart: async () => {
+      await stop();
+      server = await start();
+    },
     target: (label, users) => ({
       name: label,
-      pid,
+      get pid() {
+        return server.pid;
+      },
       url: `http://127.0.0.1:${port}`,
       headers: { authorization: `Bearer ${adminKey}`, 'content-type': 'application/json' },
       requests: users.map(({ tenantId, userId }) => ({
@@ -100,10 +119,7 @@ export async function startLatchkey(root: string, clusterUrl: string): Promise<L
       })),
     }),
     close: async () => {
-      const ended = new Promise((resolve) => child.once('close', resolve));
-      child.removeAllListeners('exit');
-      child.kill('SIGTERM');
-      await ended;
+      await stop();
       await db.close();
       await administer(clusterUrl, `DROP DATABASE ${name} WITH (FORCE)`);
     },

@@ -14,7 +14,7 @@ export interface Sample {
 
 export interface Target {
   name: string;
-  pid: number;
+  readonly pid: number;
   url: string;
   headers: Record<string, string>;
   requests: { method: 'GET' | 'POST'; path: string; body?: string }[];
@@ -57,7 +57,9 @@ export function startServer(
     env: { ...process.env, ...env },
     stdio: ['ignore', 'pipe', 'inherit'],
   });
-  process.once('exit', () => child.kill('SIGKILL'));
+  const kill = () => child.kill('SIGKILL');
+  process.once('exit', kill);
+  child.once('close', () => process.off('exit', kill));
   return new Promise((resolve, reject) => {
     child.once('exit', (code) => reject(new Error(`${args.join(' ')} ended with ${code}`)));
     createInterface({ input: child.stdout }).on('line', (line) => {
