@@ -49,13 +49,13 @@ function ofDepth(depth: number): string {
 }
 
 const LIMITS: [string, string, string][] = [
-  ['10 levels of depth', `{ ${ofDepth(10)} }`, `{ ${ofDepth(11)} }`],
+  ['8 levels of depth', `{ ${ofDepth(8)} }`, `{ ${ofDepth(9)} }`],
   [
-    '10 levels of depth, through fragments',
-    `{ healthEvents { ...A } } fragment A on HealthEventConnection { ${ofDepth(10)
+    '8 levels of depth, through fragments',
+    `{ healthEvents { ...A } } fragment A on HealthEventConnection { ${ofDepth(8)
       .replace(/^healthEvents \{ /, '')
       .replace(/\}$/, '')} }`,
-    `{ healthEvents { ...A } } fragment A on HealthEventConnection { ${ofDepth(11)
+    `{ healthEvents { ...A } } fragment A on HealthEventConnection { ${ofDepth(9)
       .replace(/^healthEvents \{ /, '')
       .replace(/\}$/, '')} }`,
   ],

@@ -19,7 +19,7 @@ import { createStreamCounter, createStreamLimits, type StreamCounter, type Strea
 export const GRAPHQL_PATH = '/graphql';
 
 /** What a document may ask for. Introspection is deeper, and exempt. */
-const MAX_DEPTH = 10;
+const MAX_DEPTH = 8;
 const MAX_TOKENS = 1_000;
 const MAX_ALIASES = 15;
 const MAX_DIRECTIVES = 10;
