@@ -3,7 +3,6 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { ExecutionResult } from 'graphql';
 import { type OperationKind, tell } from '../diagnostics.js';
-import { RETRY_AFTER_SECONDS } from '../database/connection-shares.js';
 import type { Log } from '../log.js';
 import { NOBODY } from '../domain/principal.js';
 import type { Refusal } from '../domain/rate-limit.js';
@@ -13,9 +12,10 @@ import type { Cors } from './cors.js';
 import { formatError } from './mask.js';
 import { GRAPHQL_PATH, type Engine, type RequestContext } from './engine.js';
 import { isNestedDeeper, MAX_VARIABLE_DEPTH } from './nesting.js';
-import { outcomeOf, outcomeOfText } from './operation-outcome.js';
+import { outcomeOf } from './operation-outcome.js';
 import type { PersistedDocuments } from './persisted-documents.js';
 import { describeRefusal, type RateGate } from './rate-gate.js';
+import { answerOf, retryHeaders, statusOf } from './result-status.js';
 import { BASE_HEADERS, methodNotAllowed, readBody, respondJson } from './respond.js';
 import type { ServeEvents } from './server-sent-events.js';
 import type { WatchConsumer } from './slow-consumer.js';
@@ -142,14 +142,18 @@ export function createGraphQLHandler(options: {
       signal: gone.signal,
     });
     const response = await engine.yoga.fetch(request, context as never);
-    res.writeHead(response.status, { ...BASE_HEADERS, ...Object.fromEntries(response.headers) });
-    const isStream = /^(text\/event-stream|multipart\/)/.test(response.headers.get('content-type') ?? '');
-    if (response.body === null || !isStream) {
+    const head = { ...BASE_HEADERS, ...Object.fromEntries(response.headers) };
+    const mediaType = response.headers.get('content-type') ?? '';
+    if (response.body === null || !/^(text\/event-stream|multipart\/)/.test(mediaType)) {
       const text = await response.text();
-      if (sinceMs !== null) count('unknown', outcomeOfText(text), sinceMs);
+      const answer = answerOf(text);
+      const status = response.status === 200 && answer !== null ? statusOf(answer, mediaType) : response.status;
+      if (sinceMs !== null) count('unknown', outcomeOf(answer?.errors), sinceMs);
+      res.writeHead(status, { ...head, ...retryHeaders(status) });
       res.end(text);
       return;
     }
+    res.writeHead(response.status, head);
     if (sinceMs !== null) count('subscription', 'ok', sinceMs);
     const unwatch = watchConsumer(
       () => res.writableLength,
@@ -231,7 +235,6 @@ function textOf(params: Record<string, unknown>, documents: PersistedDocuments |
   }
 }
 
-/** @see https://graphql.github.io/graphql-over-http/draft/#sec-Status-Codes */
 function respondResult(res: ServerResponse, answer: ExecutionResult, mediaType: string): void {
   const { errors, ...result } = answer;
   const status = statusOf(answer, mediaType);
@@ -240,17 +243,7 @@ function respondResult(res: ServerResponse, answer: ExecutionResult, mediaType: 
     'content-type': mediaType,
     'content-length': Buffer.byteLength(text),
     ...BASE_HEADERS,
-    ...(status === 429 ? { 'retry-after': String(RETRY_AFTER_SECONDS) } : {}),
+    ...retryHeaders(status),
   });
   res.end(text);
-}
-
-function statusOf({ data, errors }: ExecutionResult, mediaType: string): number {
-  if (errors === undefined) return 200;
-  const has = (code: string) => errors.some(({ extensions }) => extensions['code'] === code);
-  if (has('DEADLINE_EXCEEDED')) return 504;
-  // Where something was answered, or done, it must not be asked for again as a whole.
-  if (has('RATE_LIMITED') && Object.values(data ?? {}).every((field) => field === null)) return 429;
-  // Without data the request itself was wrong; application/json tells that in the body alone.
-  return data === undefined && !mediaType.startsWith('application/json') ? 400 : 200;
 }

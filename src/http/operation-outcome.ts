@@ -1,4 +1,4 @@
-import { type GraphQLFormattedError, Kind, type OperationDefinitionNode } from 'graphql';
+import { Kind, type OperationDefinitionNode } from 'graphql';
 import type { OperationKind, OperationOutcome } from '../diagnostics.js';
 
 /** The query of the field `credential` alone, which has limits of its own for how long it may take; else its type. */
@@ -37,15 +37,4 @@ export function outcomeOf(
   if (errors === undefined || errors.length === 0) return 'ok';
   const found = new Set(errors.map(({ extensions }) => OUTCOMES[String(extensions?.['code'])]));
   return GRAVITY.find((outcome) => found.has(outcome)) ?? 'bad_request';
-}
-
-/** The same of an answer that is written already; anything but the JSON of one has no errors. */
-export function outcomeOfText(text: string): OperationOutcome {
-  if (!text.startsWith('{')) return 'ok';
-  try {
-    return outcomeOf((JSON.parse(text) as { errors?: GraphQLFormattedError[] }).errors);
-  } catch {
-    // A page, for a browser.
-    return 'ok';
-  }
 }

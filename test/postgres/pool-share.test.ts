@@ -88,12 +88,18 @@ test('a tenant that floods holds a quarter of the pool, by keys of its own and o
 });
 
 test('what waits too long for its tenant’s connections is told so, with the time after which to ask again', async () => {
-  const answers = await whileLocked(() => Promise.all(times(6, (index) => rename(loudKey, `late ${index}`))));
+  // Every other one leaves the form of its answer to be negotiated, which another way to the engine does.
+  const negotiating = { ...loudKey.headers, accept: 'application/json, text/plain;q=0.1' };
+  const late = (index: number) =>
+    index % 2 === 0
+      ? rename(loudKey, `late ${index}`)
+      : server.graphql(RENAME, { input: { tenantId: loud, name: `late ${index}` } }, negotiating);
+  const answers = await whileLocked(() => Promise.all(times(8, late)));
   const codes = answers.map(({ errors }) => errors?.[0]?.extensions.code);
   // The statements that held the connections ran into their own limit, as without others.
   expect(codes.filter((code) => code === 'UNAVAILABLE')).toHaveLength(SHARE);
   const refused = answers.filter(({ errors }) => errors?.[0]?.extensions.code === 'RATE_LIMITED');
-  expect(refused.length).toBeGreaterThan(0);
+  expect(refused.length).toBeGreaterThan(SHARE);
   for (const { status, headers, errors } of refused) {
     expect([status, headers.get('retry-after')]).toEqual([429, '1']);
     expect(errors).toMatchObject([{ extensions: { retryAfterSeconds: 1 } }]);
