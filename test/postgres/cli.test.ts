@@ -11,6 +11,7 @@ import { createPostgresDatabase, restoreBackup } from '../support/database.js';
 import { freePort } from '../support/free-port.js';
 import { TEST_ADMIN_KEY } from '../support/server.js';
 import { until } from '../support/until.js';
+import { HAS_OWN_ROLE, IS_POOLED } from '../support/way-to-database.js';
 
 const folder = await mkdtemp(join(tmpdir(), 'latchkey-cli-'));
 afterAll(() => rm(folder, { recursive: true, force: true }));
@@ -62,6 +63,7 @@ test('with a server that runs every check passes, or is a warning about developm
     'root key passed',
     'database passed',
     'database role warned',
+    ...(HAS_OWN_ROLE ? ['database role passed'] : []),
     'migrations passed',
     'root key passed',
     'deployment passed',
@@ -78,6 +80,9 @@ const elsewhere = (change: (url: URL) => void) => {
   return url.href;
 };
 
+/** A pooler answers for the database, and takes no options either. */
+const POOLER_REMEDY = 'Let the pooler know';
+
 test.each<[string, Record<string, string>, string, string]>([
   ['a setting is wrong', { PORT: 'high' }, 'settings', 'README.md'],
   ['a root key is none', { LATCHKEY_ROOT_KEY: 'short' }, 'root key', 'rotate root --generate'],
@@ -87,13 +92,13 @@ test.each<[string, Record<string, string>, string, string]>([
     'the database is missing',
     { DATABASE_URL: elsewhere((url) => (url.pathname = '/nowhere')) },
     'database',
-    'createdb',
+    IS_POOLED ? POOLER_REMEDY : 'createdb',
   ],
   [
     'the database may only be read',
     { DATABASE_URL: elsewhere((url) => url.searchParams.set('options', '-c default_transaction_read_only=on')) },
     'database',
-    'primary',
+    IS_POOLED ? POOLER_REMEDY : 'primary',
   ],
   [
     'the public URL leads nowhere',
