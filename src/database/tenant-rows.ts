@@ -130,5 +130,8 @@ export async function bindRowsToTenants(run: RunText): Promise<void> {
       .filter(({ name }) => !rules.includes(name))
       .map((rule) => `CREATE OR REPLACE TRIGGER ${rule.name} ${rule.before} ON "${table}" FOR EACH ROW ${rule.run};`),
   );
-  if (missing.length > 0) await run(`${functions(tables[0]?.schema ?? '')} ${missing.join('\n')}`);
+  if (missing.length === 0) return;
+  await run(functions(tables[0]?.schema ?? ''));
+  // Each by itself: holding one table while it waits for the next, it could deadlock with a server that runs meanwhile.
+  for (const rule of missing) await run(rule);
 }
