@@ -195,7 +195,7 @@ async function start(config: Config, plainLog: Log, open: typeof openDatabase, c
     rateGate: createRateGate({ limiter, limits: config.rateLimits, addressOf }),
     addressOf,
     deps: { ...deps, refresher, healthEvents, candidates, renewals, principals, reads, webhookSender },
-    broadcast: createBroadcast({ log: eventLog, stream: eventStream }),
+    broadcast: createBroadcast({ log: eventLog, stream: eventStream, sizeOf: ({ bytes }) => bytes }),
     authenticate: traced.authenticate(
       createAuthenticate({
         adminKey,

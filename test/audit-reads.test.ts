@@ -101,8 +101,7 @@ describe('with buffered reads', async () => {
       PRODUCT,
     );
     await mutate(server, 'beginAuthorization', { tenantId, userId: 'user_9', appId: app.id }, session.headers);
-    expect(await newestEvent(server, { tenantId })).toMatchObject({
-      action: 'authorization.begun',
+    expect(await newestEvent(server, { tenantId, action: 'authorization.begun' })).toMatchObject({
       principalKind: 'FRONTEND_SESSION',
       principalId: session.id,
       externalUserId: 'user_9',

@@ -5,6 +5,7 @@ import { connectUser } from './support/connections.js';
 import { codeOf, createFrontendSession, createServerKey, type Caller } from './support/principals.js';
 import { startTestServer } from './support/server.js';
 import { createTenant, CREDENTIAL, PRODUCT } from './support/story.js';
+import { openSse, openWebSocket } from './support/streams.js';
 
 const server = await startTestServer({ LATCHKEY_METRICS_PORT: '0' });
 const foreign = await connectUser(server);
@@ -86,17 +87,67 @@ test('a token that a key may not have is refused and recorded, over GraphQL and 
   ]);
 });
 
-test('every attempt is counted when the server ends, in one event more', async () => {
+const REFUSED_QUERIES = [
+  '{ tenants { edges { cursor } } }',
+  '{ installations { edges { cursor } } }',
+  '{ serverKeys { edges { cursor } } }',
+  '{ auditEvents { edges { cursor } } }',
+  `{ node(id: "${foreign.id}") { id } }`,
+];
+
+test('a query that a caller may not ask for leaves one event that names the field, and those for other fields wait with it', async () => {
+  const callers = [
+    await createServerKey(server, { permissions: ['SESSIONS_CREATE'], tenantId }),
+    await createFrontendSession(server, { tenantId, allow: ['CONNECT_USER'], userId: 'user_1' }, PRODUCT),
+  ];
+  for (const caller of callers) {
+    for (const query of REFUSED_QUERIES) {
+      expect(codeOf(await caller.graphql(query))).toBe('FORBIDDEN');
+      await auditEvents(server);
+    }
+    expect(await refusalsOf(caller)).toMatchObject([
+      { action: 'query.refused', subject: 'tenants', reason: 'FORBIDDEN', count: 1, tenant: { externalId: tenantId } },
+    ]);
+  }
+});
+
+test.each([
+  ['server-sent events', openSse],
+  ['WebSocket', openWebSocket],
+])('a subscription that a key may not begin leaves an event, over %s', async (_name, open) => {
+  const tried = async (key: Caller, query: string) => {
+    const stream = await open(server.url, query, { adminKey: key.token });
+    const first = await stream.next().catch((error: unknown) => error);
+    await stream.close();
+    expect(JSON.stringify(first)).toContain('FORBIDDEN');
+    return refusalsOf(key);
+  };
+  const event = { action: 'subscription.refused', reason: 'FORBIDDEN', count: 1, tenant: { externalId: tenantId } };
+  const mayNot = await createServerKey(server, { permissions: ['SESSIONS_CREATE'], tenantId });
+  const trip = `subscription { authorizationChanged(id: "${foreign.id}") { id } }`;
+  expect(await tried(mayNot, trip)).toMatchObject([{ ...event, subject: 'authorizationChanged' }]);
+  const elsewhere = await createServerKey(server, { permissions: ['CONNECTIONS_READ'], tenantId });
+  const health = `subscription { healthChanged(tenantId: "${foreign.tenantId}") { id } }`;
+  expect(await tried(elsewhere, health)).toMatchObject([{ ...event, subject: 'healthChanged' }]);
+});
+
+test('every attempt is counted when the server ends, in one event more for each action', async () => {
   const ending = await startTestServer();
-  const key = await createServerKey(ending, { permissions: ['CONNECTIONS_READ'] });
-  for (let n = 0; n < 5; n += 1) {
+  const key = await createServerKey(ending, { permissions: ['SESSIONS_CREATE'] });
+  for (const [n, query] of REFUSED_QUERIES.entries()) {
+    await key.graphql(query);
     await mutate(ending, 'rotateTenantKey', { tenantId }, key.headers);
     if (n === 0) await auditEvents(ending);
   }
   await ending.close();
-  expect(await ending.db.query(sql`SELECT count FROM audit_event WHERE outcome = 'REFUSED' ORDER BY sequence`)).toEqual(
-    [{ count: 1 }, { count: 4 }],
-  );
+  const counted = await ending.db.query(sql`
+    SELECT action, subject, count FROM audit_event WHERE outcome = 'REFUSED' ORDER BY sequence`);
+  expect(counted).toEqual([
+    { action: 'query.refused', subject: 'tenants', count: 1 },
+    { action: 'tenant_key.rotated', subject: null, count: 1 },
+    { action: 'query.refused', subject: null, count: 4 },
+    { action: 'tenant_key.rotated', subject: null, count: 4 },
+  ]);
 });
 
 test('callers who are not known leave no event and are counted in the metrics', async () => {

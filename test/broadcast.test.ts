@@ -12,7 +12,7 @@ interface Told extends Listener<number> {
 }
 
 /** What is told, without a database: as many events as a test wants, each a step further than the last. */
-function startBroadcast() {
+function startBroadcast(sizeOf: (position: number) => number = () => 1) {
   const state = { newest: 0, oldest: 0, isDown: false, rendered: [] as number[], refused: new Set<Told>() };
   const log: HealthEventLog = {
     latest: async () => state.newest,
@@ -27,7 +27,7 @@ function startBroadcast() {
     },
   };
   const feed = createFeed({ clock: systemClock, pollMs: 20 });
-  const broadcast = createBroadcast<number, Told>({ log, stream: createHealthEventStream(log, feed) });
+  const broadcast = createBroadcast<number, Told>({ log, stream: createHealthEventStream(log, feed), sizeOf });
   const audience = {
     matches: () => true,
     render: async ({ position }: { position: number }) => {
@@ -119,6 +119,48 @@ test('one that may no longer be told, and one that does not read, are ended by t
   expect(refused.ends).toEqual(['refused']);
   expect(slow.ends).toEqual([expect.any(SlowListenerError)]);
   for (const one of [refused, slow]) expect(one.positions.at(-1)).toBeLessThanOrEqual(before);
+});
+
+test('one that does not read what is stored is told no more of it until it has, and then each event once and in order', async () => {
+  const { listener, join, write } = startBroadcast();
+  let hasRead = () => undefined as void;
+  let unread = 0;
+  const one: Told = {
+    ...listener(0, () => unread >= 10),
+    drained: () =>
+      new Promise<void>((resolve) => {
+        hasRead = () => {
+          unread = 0;
+          resolve();
+        };
+      }),
+  };
+  const { send } = one;
+  one.send = (position) => {
+    unread += 1;
+    send(position);
+  };
+  write(300);
+  join(one);
+  for (let told = 10; told <= 300; told += 10) {
+    await until(() => one.positions.length === told);
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(one.positions).toEqual(upTo(0, told));
+    hasRead();
+  }
+  write(5);
+  await until(() => one.positions.length === 305);
+  expect([one.positions, one.ends]).toEqual([upTo(0, 305), []]);
+});
+
+test('what was made of events is kept for others as far as it takes little memory', async () => {
+  const { state, listener, join, write } = startBroadcast(() => 300_000);
+  write(20);
+  for (const one of [listener(0), listener(0)]) {
+    join(one);
+    await until(() => one.positions.length === 20);
+  }
+  expect(state.rendered).toEqual([...upTo(0, 20), ...upTo(0, 20)]);
 });
 
 test('a position that is gone, and a log that cannot be read, end those who ask for it', async () => {

@@ -67,6 +67,7 @@ const onBoth = [
   'tenancy',
   'tenant',
   'tenant-deletion',
+  'tenant-references',
 ].map(nameOf);
 
 // graphql ships an ES and a CommonJS build without an exports map: sources and dependencies must get the same one.

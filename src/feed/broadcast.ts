@@ -5,6 +5,8 @@ const READ_BATCH = 200;
 /** How long what was made of an event is kept for those who come back together and read it from the log. */
 const RENDERED_MS = 1_000;
 const MAX_RENDERED = 500;
+/** What is kept so for one group, be it of few events or many. */
+const MAX_RENDERED_BYTES = 1_048_576;
 /** Events that are read together: few enough to leave most connections of the database to others. */
 const RENDERED_AT_ONCE = 8;
 /** After so many listeners other work of the process has its turn. */
@@ -23,7 +25,7 @@ export interface Listener<Message> {
   /** Position to go on behind; null: from now on. */
   readonly after: number | null;
   send(message: Message): void;
-  /** Whether more waits to be read than may. */
+  /** Whether more waits to be read than may. Asked before each message, so that one at most is above that. */
   isSlow(): boolean;
   /** Resolves when what waited has been read, or the listener is gone. Asked while it is told what is stored. */
   drained(): Promise<void>;
@@ -92,12 +94,17 @@ function shared<T>(ask: () => Promise<T>): () => Promise<T> {
   };
 }
 
-/** Tells each event to any number of listeners, at the cost of one for each group of them. */
+/**
+ * Tells each event to any number of listeners, at the cost of one for each group of them.
+ *
+ * @param options.sizeOf about the bytes of memory that a message takes.
+ */
 export function createBroadcast<Message, L extends Listener<Message>>(options: {
   log: HealthEventLog;
   stream: HealthEventStream;
+  sizeOf: (message: Message) => number;
 }): Broadcast<Message, L> {
-  const { log, stream } = options;
+  const { log, stream, sizeOf } = options;
   const groups = new Map<string, Group<Message, L>>();
   const latest = shared(() => log.latest());
 
@@ -121,13 +128,21 @@ export function createBroadcast<Message, L extends Listener<Message>>(options: {
 
   /** Those who come back together after a break are told the same events, which are then rendered once. */
   async function render(group: Group<Message, L>, event: HealthEventPointer): Promise<Message | null> {
-    let rendering = group.rendered.get(event.id);
-    if (rendering === undefined) {
-      rendering = group.audience.render(event).then((message) => ({ message }));
-      group.rendered.set(event.id, rendering);
-      rendering.catch(() => group.rendered.delete(event.id));
+    const { rendered } = group;
+    const known = rendered.get(event.id);
+    if (known !== undefined) return (await known).message;
+    const rendering = group.audience.render(event).then((message) => ({ message }));
+    rendered.set(event.id, rendering, { size: 1 });
+    try {
+      const { message } = await rendering;
+      // Only now is it known how much that is, and a size is that of one value. One that is too large is not kept.
+      if (message !== null && rendered.peek(event.id) === rendering)
+        rendered.set(event.id, Promise.resolve({ message }), { size: sizeOf(message) });
+      return message;
+    } catch (error) {
+      rendered.delete(event.id);
+      throw error;
     }
-    return (await rendering).message;
   }
 
   /** Ends those of some members that may not be told any more. */
@@ -189,7 +204,14 @@ export function createBroadcast<Message, L extends Listener<Message>>(options: {
       position: 0,
       stop: new AbortController(),
       ready: Promise.resolve(),
-      rendered: new LRUCache({ max: MAX_RENDERED, ttl: RENDERED_MS }),
+      rendered: new LRUCache({
+        max: MAX_RENDERED,
+        maxSize: MAX_RENDERED_BYTES,
+        ttl: RENDERED_MS,
+        noUpdateTTL: true,
+        // Otherwise it would be looked at again only when somebody asks for it.
+        ttlAutopurge: true,
+      }),
     };
     group.ready = latest().then((position) => {
       group.position = position;
@@ -199,6 +221,31 @@ export function createBroadcast<Message, L extends Listener<Message>>(options: {
     group.ready.catch(() => undefined);
     groups.set(key, group);
     return group;
+  }
+
+  /**
+   * Tells a member the next of what is stored: one message at least, so that it comes further whatever it says of itself.
+   *
+   * @returns whether it can be told more; it must have read what it was sent before. What was made of events that it was
+   * not told is not held for it meanwhile.
+   */
+  async function tellStored(group: Group<Message, L>, member: Member<L>): Promise<boolean> {
+    const { listener } = member;
+    const events = await log.after(member.position, READ_BATCH);
+    const matching = events.filter((event) => group.audience.matches(event));
+    let hasTold = false;
+    for await (const rendered of renderAll(group, matching)) {
+      await exclude(group, [member]);
+      for (const { event, message } of rendered) {
+        if (member.isGone || (hasTold && listener.isSlow())) return false;
+        member.position = event.position;
+        if (message === null) continue;
+        listener.send(message);
+        hasTold = true;
+      }
+    }
+    member.position = Math.max(member.position, events.at(-1)?.position ?? 0);
+    return true;
   }
 
   /** Tells a member what is stored, until it has come as far as the live ones. */
@@ -214,19 +261,7 @@ export function createBroadcast<Message, L extends Listener<Message>>(options: {
         return;
       }
       mustRead = false;
-      const events = await log.after(member.position, READ_BATCH);
-      const matching = events.filter((event) => group.audience.matches(event));
-      for await (const rendered of renderAll(group, matching)) {
-        await exclude(group, [member]);
-        if (member.isGone) return;
-        for (const { event, message } of rendered) {
-          if (listener.isSlow()) await listener.drained();
-          if (member.isGone) return;
-          member.position = event.position;
-          if (message !== null) listener.send(message);
-        }
-      }
-      member.position = Math.max(member.position, events.at(-1)?.position ?? 0);
+      if (!(await tellStored(group, member)) && !member.isGone) await listener.drained();
     }
   }
 

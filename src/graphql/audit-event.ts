@@ -109,7 +109,8 @@ builder.node(AuditEvent, {
     }),
     subject: t.string({
       nullable: true,
-      description: 'The id of what it was about, where that is no connection.',
+      description:
+        'The id of what it was about, where that is no connection; the field of a query or subscription that was refused.',
       resolve: ({ subject }) => (subject === null ? null : subjectOf(subject)),
     }),
     grant: t.prismaField({

@@ -3,13 +3,14 @@ import {
   getNamedType,
   GraphQLError,
   type GraphQLField,
+  type GraphQLFieldResolver,
   type GraphQLObjectType,
   type GraphQLSchema,
   isObjectType,
 } from 'graphql';
 import sql from 'sql-template-tag';
 import { actingAs, type AuditedOperation, auditPrincipalOf } from '../domain/audit.js';
-import { type CredentialRead, noteForeign } from '../domain/audit-read-log.js';
+import { type CredentialRead, noteForeign, type RefusedAttempt } from '../domain/audit-read-log.js';
 import { decodeGlobalId } from './builder.js';
 import { type Context, contextWith } from './context.js';
 import { isUuid } from './node.js';
@@ -96,6 +97,7 @@ const isFailure = (result: unknown): result is Error =>
     typeof (result as { [unwrapError]?: unknown })[unwrapError] === 'function');
 
 type Field = GraphQLField<unknown, Context, Record<string, unknown>>;
+type Resolve = GraphQLFieldResolver<unknown, Context, Record<string, unknown>>;
 
 /**
  * Runs a mutation with a database whose first transaction records it. One that commits nothing because there was nothing
@@ -146,25 +148,37 @@ function auditRead(field: Field, action: CredentialRead['action']): void {
 
 const codeOf = (error: unknown): unknown => (error instanceof GraphQLError ? error.extensions['code'] : undefined);
 
-/** Counts what a principal may not do at all, in its tenant's chain. Nothing is looked up for it. */
-function countForbidden(field: Field, action: string): void {
+type Asked = Pick<RefusedAttempt, 'action' | 'subject'>;
+
+/**
+ * Counts what a principal may not do at all, in its tenant's chain. Nothing is looked up for it, and nobody waits for it:
+ * access rules refuse before there is a promise.
+ */
+const countingForbidden =
+  (resolve: Resolve, asked: Asked): Resolve =>
+  (parent, args, ctx, info) => {
+    try {
+      return resolve(parent, args, ctx, info);
+    } catch (error) {
+      if (codeOf(error) === 'FORBIDDEN') {
+        const principal = auditPrincipalOf(ctx.principal, ctx.clientAddress);
+        ctx.reads.refused({ ...asked, tenantId: ctx.principal.tenantId, principal, reason: 'FORBIDDEN' });
+      }
+      throw error;
+    }
+  };
+
+function countForbidden(field: Field, asked: Asked): void {
   const { resolve } = field;
   if (resolve === undefined) throw new Error(`The field ${field.name} has no resolver.`);
-  const count = (error: unknown, ctx: Context): never => {
-    if (codeOf(error) === 'FORBIDDEN') {
-      const principal = auditPrincipalOf(ctx.principal, ctx.clientAddress);
-      ctx.reads.refused({ action, tenantId: ctx.principal.tenantId, principal, reason: 'FORBIDDEN' });
-    }
-    throw error;
-  };
-  field.resolve = (parent, args, ctx, info) => {
-    try {
-      const result: unknown = resolve(parent, args, ctx, info);
-      return result instanceof Promise ? result.catch((error: unknown) => count(error, ctx)) : result;
-    } catch (error) {
-      return count(error, ctx);
-    }
-  };
+  field.resolve = countingForbidden(resolve, asked);
+}
+
+/** Of a subscription only its beginning is an attempt: at each event its caller has asked for nothing. */
+function countForbiddenStart(field: Field, asked: Asked): void {
+  const { subscribe } = field;
+  if (subscribe === undefined) throw new Error(`The field ${field.name} cannot be subscribed to.`);
+  field.subscribe = countingForbidden(subscribe, asked);
 }
 
 /** Whether an answer of the field may hold a secret. */
@@ -178,13 +192,14 @@ function answersSecret(field: Field, schema: GraphQLSchema): boolean {
   );
 }
 
+const rootFields = (type: GraphQLObjectType | null | undefined) => Object.values(type?.getFields() ?? {}) as Field[];
+
 /** Mutations, and queries that hand out secrets, that nobody has thought about. */
 export function fieldsWithoutAudit(schema: GraphQLSchema): string[] {
   const mutations = Object.keys(schema.getMutationType()?.getFields() ?? {});
-  const queries = Object.values(schema.getQueryType()?.getFields() ?? {}) as Field[];
   return [
     ...mutations.filter((name) => !Object.hasOwn(AUDITED_MUTATIONS, name)).map((name) => `Mutation.${name}`),
-    ...queries
+    ...rootFields(schema.getQueryType())
       .filter((field) => answersSecret(field, schema) && !Object.hasOwn(AUDITED_READS, field.name))
       .map(({ name }) => `Query.${name}`),
   ];
@@ -211,10 +226,18 @@ export function audited(schema: GraphQLSchema): GraphQLSchema {
   return schema;
 }
 
-/** Counts what the access rules refuse of the same fields. Goes around a schema that has its rules. */
+/**
+ * Counts what the access rules refuse of every operation. Goes around a schema that has its rules. What is read has one
+ * action for all fields but tokens, so that whoever tries many leaves no more events than who tries one.
+ */
 export function withRefusals(schema: GraphQLSchema): GraphQLSchema {
   for (const [field, { action }] of fieldsOf(schema.getMutationType(), AUDITED_MUTATIONS))
-    countForbidden(field, action);
-  for (const [field, action] of fieldsOf(schema.getQueryType(), AUDITED_READS)) countForbidden(field, action);
+    countForbidden(field, { action });
+  for (const field of rootFields(schema.getQueryType())) {
+    const action = AUDITED_READS[field.name];
+    countForbidden(field, action === undefined ? { action: 'query.refused', subject: field.name } : { action });
+  }
+  for (const field of rootFields(schema.getSubscriptionType()))
+    countForbiddenStart(field, { action: 'subscription.refused', subject: field.name });
   return schema;
 }

@@ -138,7 +138,11 @@ builder.subscriptionField('healthChanged', (t) =>
       grantId: t.arg.id({ description: 'Only those of this installation or user connection.' }),
       after: t.arg.string({ description: 'The cursor of the last event that was seen.' }),
     },
-    subscribe: (_root, args, ctx) => stoppable((signal) => subscribeToHealth(ctx, args, signal)),
+    subscribe: (_root, args, ctx) => {
+      // Before there is a stream, as the access rules refuse.
+      requireOwnTenant(ctx, args);
+      return stoppable((signal) => subscribeToHealth(ctx, args, signal));
+    },
     resolve: (query, event, _args, ctx) =>
       ctx.prisma.healthEvent.findUnique({ ...query, where: { id: (event as { id: string }).id } }),
   }),
@@ -161,17 +165,21 @@ interface WatchArgs {
   after?: string | null | undefined;
 }
 
+/** @throws FORBIDDEN for a tenant other than the principal's, be there such a tenant or not. */
+function requireOwnTenant({ principal }: Pick<Context, 'principal'>, { tenantId }: WatchArgs): void {
+  if (principal.tenantId !== null && isGiven(tenantId) && tenantId !== principal.tenantExternalId) throw forbidden();
+}
+
 /**
  * Which events a principal asks for, and gets: those of another tenant are left out whatever is asked for.
  *
- * @throws BAD_USER_INPUT for a cursor that none is, FORBIDDEN for a tenant other than the principal's, be there such a
- * tenant or not.
+ * @throws BAD_USER_INPUT for a cursor that none is, FORBIDDEN for a tenant other than the principal's.
  */
 export async function healthWatch(ctx: Context, args: WatchArgs): Promise<HealthWatch> {
   const after = isGiven(args.after) ? positionOf(args.after) : null;
   const grantId = isGiven(args.grantId) ? (rowId(args.grantId, 'Installation', 'UserConnection') ?? NO_ROW) : null;
-  const { tenantId: own, tenantExternalId } = ctx.principal;
-  if (own !== null && isGiven(args.tenantId) && args.tenantId !== tenantExternalId) throw forbidden();
+  const { tenantId: own } = ctx.principal;
+  requireOwnTenant(ctx, args);
   const tenant = isGiven(args.tenantId)
     ? await ctx.prisma.tenant.findUnique({ where: { externalId: args.tenantId }, select: { id: true } })
     : null;

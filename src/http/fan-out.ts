@@ -31,6 +31,8 @@ const access = accessOf('Subscription', FIELD);
 export interface SharedResult {
   /** The GraphQL response. */
   readonly json: string;
+  /** About the memory that it takes, with one frame. */
+  readonly bytes: number;
   /** What a transport makes of it. Made once as long as all ask with one key. */
   frame(key: string, make: (json: string) => Buffer): Buffer;
 }
@@ -59,7 +61,10 @@ export interface HealthListener extends Listener<SharedResult> {
 
 export type HealthBroadcast = Broadcast<SharedResult, HealthListener>;
 
-/** What may wait for one client to read it. */
+/**
+ * What may wait for one client to read it, and with it one result more. Whoever is told what comes is ended then; whoever
+ * is told what is stored is told no more of it before it has read, and dropped where it does not.
+ */
 const MAX_UNREAD_BYTES = 1_048_576;
 
 interface Shape {
@@ -92,6 +97,7 @@ function sharedResult(json: string): SharedResult {
   let last: { key: string; frame: Buffer } | undefined;
   return {
     json,
+    bytes: 2 * json.length,
     frame: (key, make) => {
       if (last?.key !== key) last = { key, frame: make(json) };
       return last.frame;
