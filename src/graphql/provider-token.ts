@@ -68,7 +68,6 @@ const ZakTokenInput = builder.inputType('ZakTokenInput', {
   }),
 });
 
-/** @throws FORBIDDEN. */
 function userQueryOf<Input extends { tenantId: string; userId: string }>(input: Input, ctx: Context) {
   return { ...input, onlyTenantId: ctx.principal.tenantId };
 }
