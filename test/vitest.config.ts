@@ -47,6 +47,7 @@ const onceEnough = [
   'vault-known-answers',
   'vault-root-key',
   'vault-vectors',
+  'watching',
   'zoom-*',
 ].map(nameOf);
 
