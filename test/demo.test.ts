@@ -1,7 +1,7 @@
-import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { afterEach, expect, test } from 'vitest';
 import { findCanaries } from './support/canary.js';
+import { startChild } from './support/child.js';
 import { freePort } from './support/free-port.js';
 import { startTestServer } from './support/server.js';
 
@@ -13,25 +13,19 @@ const { control } = server.sandbox;
 afterEach(() => control.clearFaults());
 
 /** Runs the demo as a process of its own, which is all it ever is to a server. */
-function runDemo(
+async function runDemo(
   settings: Record<string, string> = {},
 ): Promise<{ code: number | null; stdout: string; stderr: string }> {
-  return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, ['--import', 'tsx', DEMO], {
-      env: {
-        LATCHKEY_URL: server.url,
-        LATCHKEY_SANDBOX_URL: server.sandbox.origin,
-        LATCHKEY_ADMIN_KEY: server.adminKey,
-        ...settings,
-      },
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
-    const output = { stdout: '', stderr: '' };
-    child.stdout.on('data', (chunk: Buffer) => (output.stdout += chunk.toString()));
-    child.stderr.on('data', (chunk: Buffer) => (output.stderr += chunk.toString()));
-    child.once('error', reject);
-    child.once('close', (code) => resolve({ code, ...output }));
+  const child = startChild('The demo', process.execPath, ['--import', 'tsx', DEMO], {
+    env: {
+      LATCHKEY_URL: server.url,
+      LATCHKEY_SANDBOX_URL: server.sandbox.origin,
+      LATCHKEY_ADMIN_KEY: server.adminKey,
+      ...settings,
+    },
   });
+  const { code } = await child.exited;
+  return { code, ...child.written };
 }
 
 async function expectNoSecrets(outputs: string[]): Promise<void> {

@@ -1,11 +1,10 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { link, mkdir, mkdtemp, readdir, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { FolderLockedError, lockFolder } from '../src/database/folder-lock.js';
+import { startChild } from './support/child.js';
 
 let base: string;
 beforeAll(async () => {
@@ -24,17 +23,9 @@ async function holdElsewhere(folder: string) {
     await lockFolder(${JSON.stringify(folder)});
     process.stdout.write('held');
     setInterval(() => undefined, 1000);`;
-  const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  await once(child.stdout, 'data');
-  return {
-    kill: async () => {
-      const ended = once(child, 'exit');
-      child.kill('SIGKILL');
-      await ended;
-    },
-  };
+  const child = startChild('The holder', process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script]);
+  await child.tells(/(held)/);
+  return { kill: () => child.end('SIGKILL') };
 }
 
 test('the folder is made, for its owner alone', async () => {

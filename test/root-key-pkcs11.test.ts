@@ -55,6 +55,34 @@ test('a key that could be taken out of the token is refused', async () => {
   expect(await refusal({ LATCHKEY_PKCS11_KEYS: 'readable' })).toBe(message('readable'));
 });
 
+test('a key that the token would show, or that is for another cipher, is refused', async () => {
+  await hsm.createKey('shown', '--key-type', 'aes:32');
+  await hsm.createKey('generic', '--key-type', 'GENERIC:32', '--sensitive');
+  expect(await refusal({ LATCHKEY_PKCS11_KEYS: 'shown' })).toBe(
+    'The key "shown" can be taken out of the token; it must be sensitive and not extractable.',
+  );
+  expect(await refusal({ LATCHKEY_PKCS11_KEYS: 'generic' })).toBe('The key "generic" is not an AES key of 256 bits.');
+});
+
+test('a token that could not be opened is left alone for a second, and then looked for again', async () => {
+  const provider = await open();
+  const { rootKeyId, blob } = await provider.wrap(plain, context);
+  const failure = () =>
+    provider.unwrap(rootKeyId, blob, context).then(
+      () => null,
+      (error: Error) => String((error.cause as Error).message),
+    );
+  // Again where this machine took the whole second.
+  await until(async () => {
+    await hsm.hide();
+    expect(await failure()).not.toBeNull();
+    await hsm.show();
+    const told = await failure();
+    await until(async () => (await failure()) === null);
+    return told === 'The token could not be opened a moment ago';
+  });
+});
+
 test('what does not fit the token stops the start with one sentence', async () => {
   await hsm.createKey('twice');
   await hsm.createKey('twice');
@@ -90,10 +118,11 @@ test('a PIN that was refused is not tried again, since a few wrong ones lock a t
   const path = await pinFile(right);
   const provider = await open({ LATCHKEY_PKCS11_PIN_FILE: path });
   const { rootKeyId, blob } = await provider.wrap(plain, context);
-  const reason = async () => {
-    const error = await provider.unwrap(rootKeyId, blob, context).catch((failure: unknown) => failure);
-    return (error as { reason?: string }).reason;
+  const failure = async () => {
+    const error = await provider.unwrap(rootKeyId, blob, context).catch((thrown: unknown) => thrown);
+    return error as { reason?: string; cause?: Error };
   };
+  const reason = async () => (await failure()).reason;
   await writeFile(path, wrong);
   await hsm.hide();
   expect(await reason()).toBe('provider-failed');
@@ -104,7 +133,10 @@ test('a PIN that was refused is not tried again, since a few wrong ones lock a t
   await hsm.changePin(right, wrong);
   for (const pause of [1_100, 1_100]) {
     await setTimeout(pause);
-    expect(await reason()).not.toBe(undefined);
+    expect(await failure()).toMatchObject({
+      reason: 'root-key-denied',
+      cause: { message: 'The token refuses the PIN: CKR_PIN_INCORRECT.' },
+    });
   }
   await hsm.changePin(wrong, right);
   await writeFile(path, right);
@@ -119,7 +151,10 @@ test('another key under the label of a lost one is not taken for it', async () =
   await hsm.deleteKey('replaced');
   await hsm.createKey('replaced');
 
-  await expect(provider.unwrap(rootKeyId, blob, context)).rejects.toEqual(unavailable('root-key-denied'));
+  await expect(provider.unwrap(rootKeyId, blob, context)).rejects.toMatchObject({
+    reason: 'root-key-denied',
+    cause: { message: 'The key "replaced" is another one than before.' },
+  });
   await expect(provider.wrap(plain, context)).rejects.toEqual(
     expect.objectContaining({ name: 'VaultUnavailableError' }),
   );

@@ -1,5 +1,6 @@
 import sql, { raw } from 'sql-template-tag';
 import { beforeAll, describe, expect, test } from 'vitest';
+import { busy } from '../src/database/connection-shares.js';
 import type { TenantDatabase } from '../src/database/database.js';
 import { createTenantReads } from '../src/database/tenant-reads.js';
 import { GLOBAL_TABLES, TENANT_ROLE } from '../src/database/tenant-wall.js';
@@ -153,7 +154,7 @@ describe('the database', () => {
 });
 
 describe('reads of one tenant', () => {
-  const unbounded = { isWaitedFor: () => false, maxSessions: 5, patienceMs: 5_000 };
+  const unbounded = { isWaitedFor: () => false, refuse: busy, maxSessions: 5, patienceMs: 5_000 };
 
   function count() {
     const log: string[] = [];

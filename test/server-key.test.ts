@@ -38,7 +38,10 @@ function countingAuthenticate() {
     failedAttempts: createFailedAttempts(100),
     addressOf: ({ address }) => address,
   });
-  return { counted, ask: async (token: string) => authenticate(`Bearer ${token}`, { headers: {}, address: undefined }) };
+  return {
+    counted,
+    ask: async (token: string) => authenticate(`Bearer ${token}`, { headers: {}, address: undefined }),
+  };
 }
 
 describe('a server key', () => {

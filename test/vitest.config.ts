@@ -47,6 +47,7 @@ const onceEnough = [
   'vault-known-answers',
   'vault-root-key',
   'vault-vectors',
+  'watching',
   'zoom-*',
 ].map(nameOf);
 
@@ -72,8 +73,8 @@ const onBoth = [
 
 // graphql ships an ES and a CommonJS build without an exports map: sources and dependencies must get the same one.
 const alias = [{ find: /^graphql$/, replacement: createRequire(import.meta.url).resolve('graphql') }];
-/** A native library is told once for each process what it finds its tokens by; a small memory is soon searched. */
-const alone = ['root-key-move', 'root-key-pkcs11', 'root-key-providers', 'vault-memory'].map(nameOf);
+/** A native library is begun anew by each of these, and so must be the module that holds it; a small memory is soon searched. */
+const alone = ['pkcs11-library', 'root-key-move', 'root-key-pkcs11', 'root-key-providers', 'vault-memory'].map(nameOf);
 
 const root = new URL('..', import.meta.url).pathname;
 const shared = {

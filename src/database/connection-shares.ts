@@ -11,6 +11,8 @@ export class DatabaseBusyError extends Error {
 
 /** What is told to whoever was refused: places pass on within moments. */
 export const RETRY_AFTER_SECONDS = 1;
+
+export const busy = (): DatabaseBusyError => new DatabaseBusyError(RETRY_AFTER_SECONDS);
 /** Waiting for each connection of a share, before more is refused at once. */
 const MAX_WAITING_PER_CONNECTION = 100;
 
@@ -36,7 +38,20 @@ export interface ConnectionShares {
   /** Runs `work` with one of the holder's connections. */
   run<T>(holder: string, work: () => Promise<T>): Promise<T>;
   isWaitedFor(holder: string): boolean;
-  figures(): { held: number; waiting: number };
+  /** What somebody is told who waits for a share in a queue of their own; it is counted as if they had waited here. */
+  refuse(): DatabaseBusyError;
+  figures(): ShareFigures;
+}
+
+export interface ShareFigures {
+  /** Connections that are taken at the moment. */
+  held: number;
+  /** What waits for one at the moment. */
+  waiting: number;
+  /** What got one after having waited, since the beginning. */
+  waited: number;
+  /** What was told DatabaseBusyError, since the beginning. */
+  refused: number;
 }
 
 interface Turn {
@@ -61,6 +76,13 @@ export function createConnectionShares({ limitOf, patienceMs }: ConnectionShares
   const shares = new Map<string, Share>();
   let held = 0;
   let waiting = 0;
+  let waited = 0;
+  let refused = 0;
+
+  function refuse(): DatabaseBusyError {
+    refused += 1;
+    return busy();
+  }
 
   function shareOf(holder: string): Share {
     let share = shares.get(holder);
@@ -69,8 +91,7 @@ export function createConnectionShares({ limitOf, patienceMs }: ConnectionShares
   }
 
   function wait({ limit, waiting: queue }: Share): Promise<void> {
-    if (queue.size >= limit * MAX_WAITING_PER_CONNECTION)
-      return Promise.reject(new DatabaseBusyError(RETRY_AFTER_SECONDS));
+    if (queue.size >= limit * MAX_WAITING_PER_CONNECTION) return Promise.reject(refuse());
     return new Promise((resolve, reject) => {
       const leave = (): void => {
         clearTimeout(turn.timer);
@@ -80,11 +101,12 @@ export function createConnectionShares({ limitOf, patienceMs }: ConnectionShares
       const turn: Turn = {
         begin: () => {
           leave();
+          waited += 1;
           resolve();
         },
         timer: setTimeout(() => {
           leave();
-          reject(new DatabaseBusyError(RETRY_AFTER_SECONDS));
+          reject(refuse());
         }, patienceMs),
       };
       queue.add(turn);
@@ -123,6 +145,7 @@ export function createConnectionShares({ limitOf, patienceMs }: ConnectionShares
       }
     },
     isWaitedFor: (holder) => (shares.get(holder)?.waiting.size ?? 0) > 0,
-    figures: () => ({ held, waiting }),
+    refuse,
+    figures: () => ({ held, waiting, waited, refused }),
   };
 }

@@ -1,5 +1,6 @@
 import type { Sql as SqlFragment } from 'sql-template-tag';
 import type { PrismaClient } from '../generated/prisma/client.js';
+import type { ShareFigures } from './connection-shares.js';
 
 /** A statement, or a part of one, as the `sql` tag makes it. */
 export type { SqlFragment };
@@ -90,6 +91,6 @@ export interface PoolFigures {
   /** Statements and transactions that wait for a connection. */
   waiting: number;
   max: number;
-  /** Connections that tenants and others hold of their parts of the pool, and what waits although there may be others. */
-  shares: { held: number; waiting: number };
+  /** Of the parts that tenants and others may hold of it: what waits for one may do so although others are free. */
+  shares: ShareFigures;
 }

@@ -2,6 +2,7 @@ import { realpath, stat } from 'node:fs/promises';
 import { PGlite } from '@electric-sql/pglite';
 import { PrismaPGlite } from 'pglite-prisma-adapter';
 import { PrismaClient } from '../generated/prisma/client.js';
+import { busy } from './connection-shares.js';
 import type { Database, DatabaseIdentity, Sql, SqlStatement } from './database.js';
 import { lockFolder } from './folder-lock.js';
 import { applyMigrations } from './migrate.js';
@@ -73,6 +74,7 @@ async function wrap(pglite: PGlite, identity: Database['identity'], release: () 
   const tenants = createTenantAccess<PGlite>({
     begin: (tenantId) => beginRead(pglite, tenantId),
     isWaitedFor: () => false,
+    refuse: busy,
     maxSessions: 1,
     patienceMs: Number.POSITIVE_INFINITY,
     sqlOf: runWith,

@@ -135,6 +135,7 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
       }
     },
     isWaitedFor: shares.isWaitedFor,
+    refuse: shares.refuse,
     maxSessions: partOf(poolSize, TENANT_PART),
     patienceMs: queryTimeoutMs,
     sqlOf: (client) => sqlOf((statement) => client.query(statement), tenantNameOf),

@@ -1,4 +1,4 @@
-import { DatabaseBusyError, RETRY_AFTER_SECONDS } from './connection-shares.js';
+import type { DatabaseBusyError } from './connection-shares.js';
 import { nextTurn } from './dead-connection.js';
 
 /** A connection in a transaction that is for one tenant. */
@@ -13,6 +13,8 @@ export interface TenantReadsOptions<Client> {
   begin(tenantId: string): Promise<TenantConnection<Client>>;
   /** Whether somebody waits for a connection that the tenant's reads have. */
   isWaitedFor(tenantId: string): boolean;
+  /** What a statement is told that has waited too long, or finds too many waiting. */
+  refuse(): DatabaseBusyError;
   /** Transactions that one tenant's reads may have open at once. */
   maxSessions: number;
   /** Longest that a statement waits for others. */
@@ -48,7 +50,7 @@ const MAX_QUEUED = 2_000;
  * on in another. One that has waited too long fails with DatabaseBusyError.
  */
 export function createTenantReads<Client>(options: TenantReadsOptions<Client>) {
-  const { begin, isWaitedFor, maxSessions, patienceMs } = options;
+  const { begin, isWaitedFor, refuse, maxSessions, patienceMs } = options;
   const tenants = new Map<string, Tenant<Client>>();
 
   /** @returns what a statement threw, which has ended the transaction. */
@@ -65,7 +67,7 @@ export function createTenantReads<Client>(options: TenantReadsOptions<Client>) {
       }
       isLastTurn = false;
       if (isOverdue(statement)) {
-        statement.reject(new DatabaseBusyError(RETRY_AFTER_SECONDS));
+        statement.reject(refuse());
         continue;
       }
       try {
@@ -111,7 +113,7 @@ export function createTenantReads<Client>(options: TenantReadsOptions<Client>) {
   function enqueue(tenantId: string, statement: Statement<Client>): void {
     let tenant = tenants.get(tenantId);
     if (tenant === undefined) tenants.set(tenantId, (tenant = { waiting: [], sessions: 0 }));
-    if (tenant.waiting.length >= MAX_QUEUED) return statement.reject(new DatabaseBusyError(RETRY_AFTER_SECONDS));
+    if (tenant.waiting.length >= MAX_QUEUED) return statement.reject(refuse());
     tenant.waiting.push(statement);
     open(tenantId, tenant);
   }

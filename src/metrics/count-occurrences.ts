@@ -24,6 +24,9 @@ const DELIVERY_OUTCOMES = [
   'address_not_allowed',
 ] as const satisfies readonly DeliveryOutcome[];
 
+/** Of callers who are not let in. */
+const REFUSALS = ['unauthenticated', 'too_many_attempts', 'server_key_in_browser', 'origin_not_allowed'] as const;
+
 function count(meters: Meters, occurrence: Occurrence): void {
   switch (occurrence.kind) {
     case 'operation': {
@@ -74,6 +77,9 @@ export function countOccurrences(meters: Meters): () => void {
   }
   for (const outcome of WEBHOOK_OUTCOMES) meters.webhooks.inc({ outcome }, 0);
   for (const outcome of DELIVERY_OUTCOMES) meters.deliveries.inc({ outcome }, 0);
+  for (const route of ['graphql', 'websocket', 'tokens']) {
+    for (const reason of REFUSALS) meters.refusedRequests.inc({ route, reason }, 0);
+  }
   for (const operation of ['credential', 'query', 'mutation', 'subscription', 'unknown']) {
     for (const outcome of ['ok', 'internal', 'unavailable', 'vault_unavailable', 'audit_unavailable'])
       meters.operations.inc({ operation, outcome }, 0);

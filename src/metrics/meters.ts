@@ -153,6 +153,11 @@ export function createMeters() {
       'Connections that tenants, readers and jobs hold of their parts of the pool.',
     ),
     sharesWaiting: gauge('database_shares_waiting', 'Statements and transactions that wait for a part of the pool.'),
+    shareWaits: counter(
+      'database_share_waits_total',
+      'Statements and transactions that found no connection of their part free: served after a wait, or refused.',
+      ['outcome'],
+    ),
     poolMax: gauge('database_pool_max', 'Connections that this process may have.'),
     databaseUp: gauge('database_up', '1 when the figures of the last scrape could be read from the database.'),
     clockOffset: gauge('clock_offset_seconds', 'How far the clock of this process is ahead of the database.'),

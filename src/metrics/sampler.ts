@@ -52,6 +52,10 @@ export function createSampler(meters: Meters, sources: Sources): () => Promise<v
     meters.poolMax.set(pool.max);
     meters.sharesHeld.set(pool.shares.held);
     meters.sharesWaiting.set(pool.shares.waiting);
+    // Counted where the connections are; here it is only told.
+    meters.shareWaits.reset();
+    meters.shareWaits.inc({ outcome: 'served' }, pool.shares.waited);
+    meters.shareWaits.inc({ outcome: 'refused' }, pool.shares.refused);
   }
 
   async function sampleReadiness(): Promise<void> {

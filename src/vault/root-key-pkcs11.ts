@@ -40,9 +40,9 @@ const ID_BYTES = 8;
  */
 export async function createPkcs11RootKeys(settings: Pkcs11Settings): Promise<RootKeyProvider> {
   const pkcs11 = loadPkcs11Module(settings.module);
-  const session = createSession(pkcs11, settings);
   // Not bound by the deadline: nobody waits in a transaction yet, and a start may take its time.
-  const known = await pkcs11.inTurn(session.start);
+  const { known, ...session } = await pkcs11.inTurn(() => openSession(pkcs11, settings));
+  const [newest] = known;
   const indexOf = new Map(known.map(({ id }, at) => [id, at]));
 
   const inTurn = <T>(at: number, run: (key: TokenKey) => Promise<T>): Promise<T | null> =>
@@ -56,14 +56,13 @@ export async function createPkcs11RootKeys(settings: Pkcs11Settings): Promise<Ro
 
   async function sealWith(at: number, nonce: Uint8Array, bound: Uint8Array, plain: Uint8Array): Promise<Buffer> {
     const sealed = await inTurn(at, (key) => key.encrypt(nonce, bound, plain));
-    if (sealed === null)
-      throw new VaultUnavailableError('provider-failed', { cause: new Error('It does not encrypt') });
+    if (sealed === null) throw unavailable(new Error('It does not encrypt'));
     return sealed;
   }
 
   return {
     wrap: async (plain, context) => {
-      const rootKeyId = known[0]?.id ?? '';
+      const rootKeyId = newest.id;
       const nonce = randomBytes(NONCE_BYTES);
       const sealed = await sealWith(0, nonce, associatedDataOf('pkcs11', rootKeyId, context), plain);
       return { rootKeyId, blob: joinWrapped('pkcs11', nonce, sealed) };
@@ -85,10 +84,8 @@ export async function createPkcs11RootKeys(settings: Pkcs11Settings): Promise<Ro
   };
 }
 
-/** A session that is opened again when it has ended. All of it in turn. */
-function createSession(pkcs11: Pkcs11Module, settings: Pkcs11Settings) {
-  let token: Token | null = null;
-  let known: readonly RootKeyDescription[] | null = null;
+/** Opens a session, which is opened again when it has ended. All of it in turn. */
+async function openSession(pkcs11: Pkcs11Module, settings: Pkcs11Settings) {
   let closedUntilMs = 0;
   let refusedPin: string | null = null;
 
@@ -105,15 +102,12 @@ function createSession(pkcs11: Pkcs11Module, settings: Pkcs11Settings) {
     }
   }
 
-  async function open(): Promise<Token> {
+  async function open(): Promise<{ opened: Token; found: RootKeyDescription[] }> {
     const opened = await logIn();
     try {
       const found: RootKeyDescription[] = [];
       for (const key of opened.keys) found.push(await describe(key));
-      const changed = found.findIndex(({ id }, at) => known !== null && id !== known[at]?.id);
-      if (changed >= 0) throw new TokenRefusal(`The key "${settings.keyLabels[changed]}" is another one than before.`);
-      known ??= found;
-      return opened;
+      return { opened, found };
     } catch (error) {
       opened.close();
       throw error;
@@ -124,7 +118,11 @@ function createSession(pkcs11: Pkcs11Module, settings: Pkcs11Settings) {
     if (performance.now() < closedUntilMs) throw unavailable(new Error('The token could not be opened a moment ago'));
     try {
       pkcs11.restart();
-      return await open();
+      const { opened, found } = await open();
+      const changed = found.findIndex(({ id }, at) => id !== ids[at]);
+      if (changed < 0) return opened;
+      opened.close();
+      throw new TokenRefusal(`The key "${settings.keyLabels[changed]}" is another one than before.`);
     } catch (error) {
       closedUntilMs = performance.now() + RETRY_MS;
       throw unavailable(error);
@@ -134,7 +132,7 @@ function createSession(pkcs11: Pkcs11Module, settings: Pkcs11Settings) {
   /** Whether the session still is one. What a token answers when it refuses does not tell. */
   async function isAlive(key: TokenKey, at: number): Promise<boolean> {
     try {
-      return (await describe(key)).id === known?.[at]?.id;
+      return (await describe(key)).id === ids[at];
     } catch {
       return false;
     }
@@ -145,22 +143,22 @@ function createSession(pkcs11: Pkcs11Module, settings: Pkcs11Settings) {
     token = null;
   }
 
+  const first = await open().catch((error: unknown) => {
+    if (error instanceof RootKeyInvalidError) throw error;
+    throw new RootKeyInvalidError(`The token "${settings.tokenLabel}" cannot be used: ${codeOf(error)}.`);
+  });
+  const ids = first.found.map(({ id }) => id);
+  let token: Token | null = first.opened;
+
   return {
-    start: async (): Promise<readonly RootKeyDescription[]> => {
-      try {
-        token = await open();
-        return known ?? [];
-      } catch (error) {
-        if (error instanceof RootKeyInvalidError) throw error;
-        throw new RootKeyInvalidError(`The token "${settings.tokenLabel}" cannot be used: ${codeOf(error)}.`);
-      }
-    },
+    /** One for each label, in their order. */
+    known: first.found as [RootKeyDescription, ...RootKeyDescription[]],
     /** @returns null: the session is fine, and the token refuses this. */
     perform: async <T>(at: number, run: (key: TokenKey) => Promise<T>): Promise<T | null> => {
       for (let isAgain = false; ; isAgain = true) {
         token ??= await reopen();
-        const key = token.keys[at];
-        if (key === undefined) throw new RangeError('There is no such key');
+        // Opening it gave one for each of those that are known.
+        const key = token.keys[at] as TokenKey;
         try {
           return await run(key);
         } catch (error) {
@@ -182,7 +180,6 @@ async function describe(key: TokenKey): Promise<RootKeyDescription> {
 }
 
 function unavailable(error: unknown): VaultUnavailableError {
-  if (error instanceof VaultUnavailableError) return error;
   const reason = error instanceof RootKeyInvalidError ? 'root-key-denied' : 'provider-failed';
   return new VaultUnavailableError(reason, { cause: error });
 }

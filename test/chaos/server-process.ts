@@ -1,6 +1,7 @@
-import { execFile, spawn } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { LISTENING, startChild, type Child } from '../support/child.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -22,24 +23,12 @@ export interface SpawnOptions {
 }
 
 /** The built server in a process of its own. */
-export interface ServerProcess {
-  readonly pid: number;
-  /** Everything it wrote so far. */
-  output(): string;
+export interface ServerProcess extends Pick<Child, 'pid' | 'output' | 'exited' | 'isRunning' | 'signal'> {
   /** Where it listens; rejects if it ends before it does. */
   readonly listening: Promise<string>;
-  readonly exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
-  isRunning(): boolean;
   /** How it ended by itself, if it did: neither killed nor with 0. */
   crash(): string | null;
-  signal(signal: NodeJS.Signals): void;
 }
-
-const running = new Set<ServerProcess>();
-
-process.once('exit', () => {
-  for (const server of running) server.signal('SIGKILL');
-});
 
 const preload = (file: string): string[] => ['--import', new URL(file, import.meta.url).href];
 
@@ -52,7 +41,8 @@ export function spawnServer({
   flags = [],
   folder = ROOT,
 }: SpawnOptions): ServerProcess {
-  const child = spawn(
+  const child = startChild(
+    'The server',
     process.execPath,
     [
       ...flags,
@@ -70,45 +60,17 @@ export function spawnServer({
         ...(at === undefined ? {} : { LATCHKEY_CHAOS_AT: at.point, LATCHKEY_CHAOS_SIGNAL: at.signal ?? 'SIGKILL' }),
         ...(blockMs === undefined ? {} : { LATCHKEY_CHAOS_BLOCK_MS: String(blockMs) }),
       },
-      stdio: ['ignore', 'pipe', 'pipe'],
     },
   );
-  let output = '';
-  let isRunning = true;
   let crash: string | null = null;
-  const exited: ServerProcess['exited'] = new Promise((resolve) => {
-    child.once('exit', () => {
-      isRunning = false;
-    });
-    child.once('close', (code, signal) => {
-      if (code !== null && code !== 0) crash = `process ${child.pid} ended by itself with ${code}: ${causeIn(output)}`;
-      resolve({ code, signal });
-    });
+  void child.exited.then(({ code }) => {
+    if (code !== null && code !== 0)
+      crash = `process ${child.pid} ended by itself with ${code}: ${causeIn(child.output())}`;
   });
-  const listening = new Promise<string>((resolve, reject) => {
-    const read = (chunk: Buffer): void => {
-      output += chunk.toString('utf8');
-      const url = /"url":"([^"]+)".*"msg":"listening"/.exec(output)?.[1];
-      if (url !== undefined) resolve(url);
-    };
-    child.stdout.on('data', read);
-    child.stderr.on('data', read);
-    void exited.then(({ code, signal }) => reject(new Error(`The server ended (${code ?? signal}):\n${output}`)));
-  });
+  const listening = child.tells(LISTENING);
   // Whoever waits for it hears of it; who expects the end does not wait.
   listening.catch(() => undefined);
-  const server: ServerProcess = {
-    pid: child.pid ?? 0,
-    output: () => output,
-    listening,
-    exited,
-    isRunning: () => isRunning,
-    crash: () => crash,
-    signal: (signal) => void child.kill(signal),
-  };
-  running.add(server);
-  void exited.then(() => running.delete(server));
-  return server;
+  return { ...child, listening, crash: () => crash };
 }
 
 /** The first line about an error that is no line of the log. */

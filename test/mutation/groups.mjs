@@ -1,7 +1,8 @@
 /**
  * The files of the vault, each with those tests that have something to say about it: they run for every mutant, so that
  * each group has its own, in the order in which they find most in the least time. Names are those of `src/vault` and `test`,
- * without what they end with. `database`: the tests open one. `timeoutMs`: a test that still waits then has found a mutant.
+ * without what they end with. `database`: the tests open one. `ownProcess`: they need a process, and modules that are loaded
+ * anew for each file. `timeoutMs`: a test that still waits then has found a mutant.
  */
 export const GROUPS = {
   envelope: {
@@ -19,6 +20,12 @@ export const GROUPS = {
     database: true,
   },
   kms: { files: ['root-key-aws-kms'], tests: ['root-key-aws-kms'] },
+  pkcs11: {
+    files: ['pkcs11-module', 'pkcs11-token', 'root-key-pkcs11'],
+    tests: ['pkcs11-library', 'root-key-providers', 'root-key-pkcs11'],
+    ownProcess: true,
+    timeoutMs: 15_000,
+  },
 };
 
 /** The group that this run is about, by the environment. */

@@ -2,11 +2,11 @@ import { createRequire } from 'node:module';
 import { defineConfig } from 'vitest/config';
 import { BaseSequencer } from 'vitest/node';
 import { group } from './groups.mjs';
-import { reusedThread } from './reused-thread.mjs';
+import { reusedWorker } from './reused-worker.mjs';
 
 const root = new URL('../..', import.meta.url).pathname;
 const alias = [{ find: /^graphql$/, replacement: createRequire(import.meta.url).resolve('graphql') }];
-const { tests, database = false, timeoutMs = 20_000 } = group();
+const { tests, database = false, ownProcess = false, timeoutMs = 20_000 } = group();
 const files = tests.map((name) => `test/${name}.test.ts`);
 
 /** The files in the order of the group: those that find most in the least time come first. */
@@ -21,10 +21,11 @@ class InOrder extends BaseSequencer {
 export default defineConfig({
   root,
   resolve: { alias },
-  plugins: [reusedThread],
+  plugins: [reusedWorker(ownProcess ? 'process' : 'thread')],
   test: {
     maxWorkers: 1,
-    isolate: false,
+    // A library that a module holds is to be begun anew with it.
+    isolate: ownProcess,
     testTimeout: timeoutMs,
     hookTimeout: 60_000,
     sequence: { hooks: 'stack', sequencer: InOrder },

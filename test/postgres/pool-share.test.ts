@@ -55,7 +55,8 @@ async function blocked(db: Sql = server!.db): Promise<number> {
 
 async function figure(name: string): Promise<number> {
   const text = await (await fetch(`http://127.0.0.1:${metricsPort}/metrics`)).text();
-  return Number(new RegExp(`^latchkey_database_${name} (.+)$`, 'm').exec(text)?.[1]);
+  const line = text.split('\n').find((each) => each.startsWith(`latchkey_database_${name} `));
+  return Number(line?.split(' ')[1]);
 }
 
 const isIdle = () => until(async () => (await figure('shares_held')) === 0 && (await figure('shares_waiting')) === 0);
@@ -94,12 +95,15 @@ test('what waits too long for its tenant’s connections is told so, with the ti
     index % 2 === 0
       ? rename(loudKey, `late ${index}`)
       : server.graphql(RENAME, { input: { tenantId: loud, name: `late ${index}` } }, negotiating);
+  const REFUSED = 'share_waits_total{outcome="refused"}';
+  const before = await figure(REFUSED);
   const answers = await whileLocked(() => Promise.all(times(8, late)));
   const codes = answers.map(({ errors }) => errors?.[0]?.extensions.code);
   // The statements that held the connections ran into their own limit, as without others.
   expect(codes.filter((code) => code === 'UNAVAILABLE')).toHaveLength(SHARE);
   const refused = answers.filter(({ errors }) => errors?.[0]?.extensions.code === 'RATE_LIMITED');
   expect(refused.length).toBeGreaterThan(SHARE);
+  expect(await figure(REFUSED)).toBe(before + refused.length);
   for (const { status, headers, errors } of refused) {
     expect([status, headers.get('retry-after')]).toEqual([429, '1']);
     expect(errors).toMatchObject([{ extensions: { retryAfterSeconds: 1 } }]);
@@ -143,7 +147,7 @@ describe('the connections of one holder', () => {
     await Promise.all([...waiting, last]);
     expect(order).toEqual(['3', '4', '5']);
     times(2, () => give('a'));
-    expect(figures()).toEqual({ held: 0, waiting: 0 });
+    expect(figures()).toEqual({ held: 0, waiting: 0, waited: 3, refused: 0 });
   });
 
   test('cost nothing of what another holds', () => {
@@ -158,9 +162,10 @@ describe('the connections of one holder', () => {
     const refused = async () => Promise.resolve(take('a')).catch((error: unknown) => error);
     const waiting = times(201, refused);
     expect(await waiting[200]).toBeInstanceOf(DatabaseBusyError);
-    expect(figures()).toEqual({ held: 2, waiting: 200 });
+    expect(figures()).toEqual({ held: 2, waiting: 200, waited: 0, refused: 1 });
     for (const outcome of await Promise.all(waiting)) expect(outcome).toBeInstanceOf(DatabaseBusyError);
-    expect([figures().waiting, isWaitedFor('a')]).toEqual([0, false]);
+    expect(figures()).toEqual({ held: 2, waiting: 0, waited: 0, refused: 201 });
+    expect(isWaitedFor('a')).toBe(false);
     times(2, () => give('a'));
     expect(take('a')).toBeUndefined();
   });

@@ -1,5 +1,5 @@
-import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { startChild } from './child.js';
 import { TEST_ADMIN_KEY } from './server.js';
 import { onItsWay } from './way-to-database.js';
 
@@ -26,18 +26,15 @@ export interface CliRun {
 export function startCli(args: string[], env: Record<string, string> = {}, given: { preload?: string } = {}): CliRun {
   const preload =
     given.preload === undefined ? [] : ['--import', `data:text/javascript,${encodeURIComponent(given.preload)}`];
-  const child = spawn(process.execPath, [...preload, 'dist/cli/main.js', ...args], {
+  const child = startChild('The command', process.execPath, [...preload, 'dist/cli/main.js', ...args], {
     cwd: ROOT,
     env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...onItsWay(env) },
-    stdio: ['ignore', 'pipe', 'pipe'],
   });
-  let [stdout, stderr] = ['', ''];
-  child.stdout.on('data', (chunk: Buffer) => (stdout += chunk.toString('utf8')));
-  child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString('utf8')));
-  const done = new Promise<CliResult>((resolve) =>
-    child.once('close', (code) => resolve({ code, stdout, stderr, json: () => JSON.parse(stdout) as unknown })),
-  );
-  return { done, kill: (signal) => void child.kill(signal) };
+  const done = child.exited.then(({ code }) => {
+    const { stdout, stderr } = child.written;
+    return { code, stdout, stderr, json: () => JSON.parse(stdout) as unknown };
+  });
+  return { done, kill: child.signal };
 }
 
 export const runCli: (...args: Parameters<typeof startCli>) => Promise<CliResult> = (...args) => startCli(...args).done;

@@ -1,10 +1,10 @@
-import { execFile, spawn } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
-import { connect } from 'node:net';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll } from 'vitest';
+import { isListening, startChild } from './child.js';
 import { until } from './until.js';
 
 const PLACES = ['/usr/sbin/nginx', '/usr/bin/nginx', '/usr/local/sbin/nginx', '/opt/homebrew/bin/nginx'];
@@ -55,26 +55,9 @@ ${process.getuid?.() === 0 ? 'user root;' : ''}
 `;
   await writeFile(join(folder, 'site.conf'), await documentedSite(folder, port, upstreams));
   await writeFile(join(folder, 'nginx.conf'), main);
-  const child = spawn(findNginx(), ['-p', folder, '-c', join(folder, 'nginx.conf')], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  let output = '';
-  let ended = false;
-  for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
-  const exited = new Promise<void>((resolve) =>
-    child.once('close', () => {
-      ended = true;
-      resolve();
-    }),
-  );
-  afterAll(async () => {
-    child.kill('SIGTERM');
-    await exited;
-  });
-  await until(async () => {
-    if (ended) throw new Error(`nginx ended:\n${output}`);
-    return isListening(port);
-  });
+  const child = startChild('nginx', findNginx(), ['-p', folder, '-c', join(folder, 'nginx.conf')]);
+  afterAll(() => child.end('SIGTERM'));
+  await child.until(() => isListening(port));
   const read = (name: string) => readFile(join(folder, name), 'utf8');
   return {
     accessLog: () => read('latchkey.access.log'),
@@ -83,23 +66,16 @@ ${process.getuid?.() === 0 ? 'user root;' : ''}
       const site = await read('site.conf');
       await writeFile(join(folder, 'site.conf'), site.replace(new RegExp(`(server ${upstream}.*);`), '$1 down;'));
       const before = await workersOf(child.pid);
-      child.kill('SIGHUP');
+      child.signal('SIGHUP');
       await until(async () => !(await workersOf(child.pid)).some((pid) => before.includes(pid)));
     },
   };
 }
 
 /** The processes that serve; those of before a reload end when they have answered what they took. */
-async function workersOf(master: number | undefined): Promise<string[]> {
+async function workersOf(master: number): Promise<string[]> {
   const { stdout } = await promisify(execFile)('ps', ['-o', 'pid=', '--ppid', String(master)]).catch(() => ({
     stdout: '',
   }));
   return stdout.split(/\s+/).filter((pid) => pid !== '');
 }
-
-const isListening = (port: number): Promise<boolean> =>
-  new Promise((resolve) => {
-    const socket = connect(port, '127.0.0.1');
-    socket.once('connect', () => resolve(true)).once('error', () => resolve(false));
-    socket.once('connect', () => socket.destroy());
-  });

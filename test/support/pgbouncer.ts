@@ -1,11 +1,9 @@
-import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { chown, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { isListening, startChild } from './child.js';
 import { freePort } from './free-port.js';
-import { until } from './until.js';
 
 const PLACES = ['/usr/sbin/pgbouncer', '/usr/bin/pgbouncer', '/usr/local/bin/pgbouncer', '/opt/homebrew/bin/pgbouncer'];
 
@@ -69,22 +67,8 @@ export async function startPgbouncer(options: {
     user.uid = NOBODY;
     user.gid = NOBODY;
   }
-  const child = spawn(findPgbouncer(), [join(folder, 'pgbouncer.ini')], { ...user, stdio: ['ignore', 'pipe', 'pipe'] });
-  let output = '';
-  let ended = false;
-  for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
-  const exited = new Promise<void>((resolve) =>
-    child.once('close', () => {
-      ended = true;
-      resolve();
-    }),
-  );
-  const killAtExit = () => child.kill('SIGKILL');
-  process.once('exit', killAtExit);
-  await until(async () => {
-    if (ended) throw new Error(`pgbouncer ended:\n${output}`);
-    return isListening(port);
-  });
+  const child = startChild('pgbouncer', findPgbouncer(), [join(folder, 'pgbouncer.ini')], user);
+  await child.until(() => isListening(port));
   return {
     through: (url) => {
       const pooled = new URL(url);
@@ -93,20 +77,8 @@ export async function startPgbouncer(options: {
       return pooled.href;
     },
     stop: async () => {
-      process.off('exit', killAtExit);
-      child.kill('SIGQUIT');
-      await exited;
+      await child.end('SIGQUIT');
       await rm(folder, { recursive: true, force: true });
     },
   };
 }
-
-const isListening = (port: number): Promise<boolean> =>
-  new Promise((resolve) => {
-    const socket = connect(port, '127.0.0.1');
-    socket.once('connect', () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once('error', () => resolve(false));
-  });

@@ -1,9 +1,10 @@
-import { execFile, spawn, type ChildProcess } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { chmod, chown, cp, mkdir, readFile, symlink } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { basename, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import pg from 'pg';
+import { startChild } from './child.js';
 import { freePort } from './free-port.js';
 
 const run = promisify(execFile);
@@ -90,20 +91,20 @@ export async function startCluster(
   const settings = ['max_connections=200', 'listen_addresses=127.0.0.1', 'unix_socket_directories='];
   settings.push(`fsync=${fsync ? 'on' : 'off'}`);
 
-  const launch = (): ChildProcess =>
-    spawn(join(bin, 'postgres'), ['-D', data, '-p', String(port), ...settings.flatMap((setting) => ['-c', setting])], {
+  const given = ['-D', data, '-p', String(port), ...settings.flatMap((setting) => ['-c', setting])];
+  const launch = () =>
+    startChild('PostgreSQL', join(bin, 'postgres'), given, {
       ...options,
       env: { ...options.env, ...env },
-      stdio: 'ignore',
+      silent: true,
+      lastSignal: 'SIGQUIT',
     });
   let server = launch();
-  const killAtExit = () => server.kill('SIGQUIT');
-  process.once('exit', killAtExit);
 
   async function takesConnections(): Promise<void> {
     await until(async () => {
       // What a killed server leaves behind keeps the next one from starting for a moment.
-      if (server.exitCode !== null) server = launch();
+      if (!server.isRunning()) server = launch();
       const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 2_000 });
       client.on('error', () => undefined);
       await client.connect();
@@ -111,11 +112,7 @@ export async function startCluster(
     }, 20_000);
   }
 
-  async function halt(how: Halt): Promise<void> {
-    const ended = new Promise((resolve) => server.once('exit', resolve));
-    server.kill(HALT_SIGNAL[how]);
-    await ended;
-  }
+  const halt = (how: Halt): Promise<void> => server.end(HALT_SIGNAL[how]);
 
   async function resume(): Promise<void> {
     server = launch();
@@ -131,9 +128,6 @@ export async function startCluster(
       await halt(how);
       await resume();
     },
-    stop: async () => {
-      process.off('exit', killAtExit);
-      await halt('fast');
-    },
+    stop: () => halt('fast'),
   };
 }

@@ -1,8 +1,8 @@
-import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'vitest';
 import type { Database } from '../../src/database/database.js';
 import type { Sandbox } from '../../src/sandbox/sandbox.js';
+import { LISTENING, startChild, type Child } from './child.js';
 import { TEST_ADMIN_KEY, type Answer, type TestServer } from './server.js';
 import { onItsWay } from './way-to-database.js';
 
@@ -17,12 +17,9 @@ export async function killServers(): Promise<void> {
 }
 
 /** A server in a process of its own. */
-export interface ServerProcess {
-  /** Everything it wrote so far. */
-  output(): string;
+export interface ServerProcess extends Pick<Child, 'output' | 'exited'> {
   /** Where it listens; rejects if it ends before it does. */
   listening: Promise<string>;
-  exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
   kill(signal: NodeJS.Signals): void;
 }
 
@@ -31,7 +28,7 @@ export interface ServerProcess {
  * when the test file ends.
  */
 export function spawnServer(settings: Record<string, string>, folder = ROOT): ServerProcess {
-  const child = spawn(process.execPath, ['dist/main.js'], {
+  const child = startChild('The server', process.execPath, ['dist/main.js'], {
     cwd: folder,
     env: {
       PATH: process.env['PATH'],
@@ -40,29 +37,12 @@ export function spawnServer(settings: Record<string, string>, folder = ROOT): Se
       PORT: '0',
       ...onItsWay(settings),
     },
-    stdio: ['ignore', 'pipe', 'pipe'],
   });
-  let output = '';
-  const exited: ServerProcess['exited'] = new Promise((resolve) =>
-    child.once('close', (code, signal) => resolve({ code, signal })),
-  );
-  const listening = new Promise<string>((resolve, reject) => {
-    const read = (chunk: Buffer) => {
-      output += chunk.toString('utf8');
-      const url = /"url":"([^"]+)".*"msg":"listening"/.exec(output)?.[1];
-      if (url !== undefined) resolve(url);
-    };
-    child.stdout.on('data', read);
-    child.stderr.on('data', read);
-    void exited.then(({ code, signal }) => reject(new Error(`The server ended (${code ?? signal}):\n${output}`)));
-  });
+  const listening = child.tells(LISTENING);
   // Whoever waits for it hears of it; a test that expects the end does not wait.
   listening.catch(() => undefined);
-  running.add(async () => {
-    child.kill('SIGKILL');
-    await exited;
-  });
-  return { output: () => output, listening, exited, kill: (signal) => void child.kill(signal) };
+  running.add(() => child.end('SIGKILL'));
+  return { output: child.output, listening, exited: child.exited, kill: child.signal };
 }
 
 /** How the story is played with a server in another process. */

@@ -1,12 +1,11 @@
-import { spawn, type ChildProcess } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Redis } from 'ioredis';
 import { afterAll } from 'vitest';
+import { startChild, type Child } from './child.js';
 import { freePort } from './free-port.js';
-import { until } from './until.js';
 
 /** The program of `redis-check-rdb` is the server's own, which goes by the name that it is started with. */
 const PLACES = ['redis-server', 'valkey-server', 'redis-check-rdb'].flatMap((name) =>
@@ -33,7 +32,7 @@ export async function startRedis(): Promise<TestRedis> {
   const port = await freePort();
   const url = `redis://127.0.0.1:${port}`;
   const folder = await mkdtemp(join(tmpdir(), 'latchkey-redis-'));
-  let child: ChildProcess | null = null;
+  let child: Child | null = null;
 
   async function command(name: string, ...args: string[]): Promise<unknown> {
     const client = new Redis(url, { lazyConnect: true, retryStrategy: () => null, connectTimeout: 1_000 });
@@ -55,24 +54,18 @@ export async function startRedis(): Promise<TestRedis> {
       'enable-debug-command': 'yes',
     };
     const args = Object.entries(options).flatMap(([name, value]) => [`--${name}`, value]);
-    const started = spawn(findRedis(), args, { cwd: folder, argv0: 'redis-server', stdio: 'ignore' });
-    child = started;
-    await until(() => {
-      if (started.exitCode !== null) throw new Error(`Redis ended with ${started.exitCode}.`);
-      return command('PING').then(
+    child = startChild('Redis', findRedis(), args, { cwd: folder, argv0: 'redis-server' });
+    await child.until(() =>
+      command('PING').then(
         () => true,
         () => false,
-      );
-    });
+      ),
+    );
   }
 
   async function stop(): Promise<void> {
-    const ending = child;
-    if (ending === null) return;
+    await child?.end('SIGKILL');
     child = null;
-    const ended = new Promise((resolve) => ending.once('close', resolve));
-    ending.kill('SIGKILL');
-    await ended;
   }
 
   await start();

@@ -86,6 +86,7 @@ export async function createPkcs11Stage(): Promise<Stage> {
     disabledReason: 'root-key-denied',
     troubles: [
       { name: 'the token is removed', reason: 'provider-failed', begin: hsm.hide, end: hsm.show },
+      { name: 'the slot is empty', reason: 'provider-failed', begin: hsm.takeOut, end: hsm.putBack },
       slowToken(),
     ],
   };
