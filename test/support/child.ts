@@ -11,7 +11,7 @@ export interface Ending {
   signal: NodeJS.Signals | null;
 }
 
-/** A program in a process of its own, which does not outlive this one. */
+/** A program in a process of its own, which outlives neither this one nor the test file that starts it. */
 export interface Child {
   readonly pid: number;
   /** Everything that it wrote so far, on both streams. */
@@ -39,15 +39,30 @@ export interface ChildOptions {
   argv0?: string;
   /** Nothing that it writes is kept. */
   silent?: boolean;
-  /** What it is sent when this process ends: SIGKILL, but where it has children that have to end with it. */
+  /** What it is sent when the test file or this process ends: SIGKILL, but where it has children that have to end with it. */
   lastSignal?: NodeJS.Signals;
 }
 
-const running = new Set<() => void>();
+interface Running {
+  exited: Promise<Ending>;
+  end(): void;
+}
+
+const running = new Set<Running>();
 
 process.once('exit', () => {
-  for (const end of running) end();
+  for (const { end } of running) end();
 });
+
+/** Ends what is left running; `each-file.ts` does it when a test file ends. */
+export async function endChildren(): Promise<void> {
+  await Promise.all(
+    [...running].map(({ end, exited }) => {
+      end();
+      return exited;
+    }),
+  );
+}
 
 /** Starts `program`, of which messages speak as `name`. */
 export function startChild(
@@ -70,15 +85,15 @@ export function startChild(
     });
   }
   child.once('error', (error) => (output += error.message)).once('exit', () => (isRunning = false));
-  const atExit = () => void child.kill(lastSignal);
-  running.add(atExit);
   const exited = new Promise<Ending>((resolve) =>
     child.once('close', (code, signal) => {
       isRunning = false;
-      running.delete(atExit);
+      running.delete(entry);
       resolve({ code, signal });
     }),
   );
+  const entry: Running = { exited, end: () => void child.kill(lastSignal) };
+  running.add(entry);
   const ended = ({ code, signal }: Ending) => new Error(`${name} ended (${code ?? signal}):\n${output}`);
   return {
     pid: child.pid ?? 0,

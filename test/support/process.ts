@@ -8,14 +8,6 @@ import { onItsWay } from './way-to-database.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
-const running = new Set<() => Promise<void>>();
-
-/** Kills what is left running; `each-file.ts` does it when a test file ends. */
-export async function killServers(): Promise<void> {
-  await Promise.all([...running].map((end) => end()));
-  running.clear();
-}
-
 /** A server in a process of its own. */
 export interface ServerProcess extends Pick<Child, 'output' | 'exited'> {
   /** Where it listens; rejects if it ends before it does. */
@@ -41,7 +33,6 @@ export function spawnServer(settings: Record<string, string>, folder = ROOT): Se
   const listening = child.tells(LISTENING);
   // Whoever waits for it hears of it; a test that expects the end does not wait.
   listening.catch(() => undefined);
-  running.add(() => child.end('SIGKILL'));
   return { output: child.output, listening, exited: child.exited, kill: child.signal };
 }
 
